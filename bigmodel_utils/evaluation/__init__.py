@@ -1,0 +1,48 @@
+"""What an accuracy hides: slices, calibration, robustness, paired comparison, worst errors.
+
+Arrays in, frozen reports out. A function needs to know what was predicted and what is true,
+not which library made the prediction.
+"""
+
+from ._calibration import (
+    Calibration,
+    CalibrationBin,
+    apply_temperature,
+    fit_temperature,
+    measure_calibration,
+)
+from ._comparison import (
+    Comparison,
+    FlipRate,
+    compare_accuracy,
+    estimate_num_test_examples,
+    measure_flip_rate,
+)
+from ._robustness import Robustness, measure_robustness
+from ._slices import (
+    SliceReport,
+    count_confusions,
+    find_worst_errors,
+    measure_batch_size_spread,
+    measure_slices,
+)
+
+__all__ = [
+    "Calibration",
+    "CalibrationBin",
+    "Comparison",
+    "FlipRate",
+    "Robustness",
+    "SliceReport",
+    "apply_temperature",
+    "compare_accuracy",
+    "count_confusions",
+    "estimate_num_test_examples",
+    "find_worst_errors",
+    "fit_temperature",
+    "measure_batch_size_spread",
+    "measure_calibration",
+    "measure_flip_rate",
+    "measure_robustness",
+    "measure_slices",
+]

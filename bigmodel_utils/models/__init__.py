@@ -1,0 +1,37 @@
+"""Reference models: small, written against Keras 3, run on every backend.
+
+An image classifier, the source article's; a recurrent classifier of texts; a decoder-only
+transformer, its attention, its optimizer, and its form with a cache for generating.
+"""
+
+from ._attention import RotaryAttention, build_cached_model, make_empty_cache
+from ._image import (
+    ATTENTION_REPAIRS,
+    build_image_classifier,
+    build_printed_classifier,
+    build_small_image_classifier,
+    measure_batch_dependence,
+)
+from ._recurrent import build_lstm_classifier
+from ._transformer import (
+    LanguageModelSettings,
+    MatrixAdamW,
+    approximate_gelu,
+    build_language_model,
+)
+
+__all__ = [
+    "ATTENTION_REPAIRS",
+    "LanguageModelSettings",
+    "MatrixAdamW",
+    "RotaryAttention",
+    "approximate_gelu",
+    "build_cached_model",
+    "build_image_classifier",
+    "build_language_model",
+    "build_lstm_classifier",
+    "build_printed_classifier",
+    "build_small_image_classifier",
+    "make_empty_cache",
+    "measure_batch_dependence",
+]

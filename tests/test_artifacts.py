@@ -1,0 +1,107 @@
+"""Reference models are what their provenance says, or somebody is told."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from bigmodel_utils import artifacts
+from bigmodel_utils._checks import InputError
+from bigmodel_utils.artifacts import _provenance, _reference
+from bigmodel_utils.training import evaluate
+
+SHIPPED = _reference.SHIPPED / "language_model"
+LIMIT_BYTES = 8_000_000
+
+
+@pytest.fixture
+def shipped_copy(tmp_path, monkeypatch):
+    """A copy of the shipped model that a test may damage."""
+    shutil.copytree(SHIPPED, tmp_path / "language_model")
+    monkeypatch.setattr(_reference, "SHIPPED", tmp_path)
+    return tmp_path / "language_model"
+
+
+def change(folder, **values):
+    path = folder / _reference.PROVENANCE
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}))
+
+
+def test_the_shipped_model_is_fresh_small_and_documented():
+    assert artifacts.find_stale_parts("language_model") == []
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= LIMIT_BYTES
+    provenance = json.loads((SHIPPED / _reference.PROVENANCE).read_text(encoding="utf-8"))
+    assert "Python" in provenance["data"]["licence"]
+    assert provenance["dtype"] == "float16"
+    with np.load(SHIPPED / _reference.WEIGHTS, allow_pickle=False) as stored:
+        assert {stored[name].dtype for name in stored.files} == {np.dtype("float16")}
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"code_sha256": "0"}, "code has changed"),
+        ({"data_sha256": "0"}, "data have changed"),
+        ({"weights_sha256": "0"}, "weights are not those"),
+    ],
+)
+def test_a_stale_part_is_named(values, fault, shipped_copy):
+    change(shipped_copy, **values)
+    (found,) = artifacts.find_stale_parts("language_model")
+    assert fault in found
+
+
+def test_damaged_weights_are_not_loaded(shipped_copy):
+    path = shipped_copy / _reference.WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"`name` must have the weights .* Fix: "):
+        artifacts.load_reference_model("language_model")
+
+
+def test_comments_and_docstrings_are_not_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(_provenance, "PACKAGE", tmp_path)
+    hashes = []
+    for source in (
+        "def f(x):\n    return x + 1\n",
+        '"""A module."""\n\ndef f(x):  # adds\n    """Adds."""\n    return (x + 1)\n',
+        "def f(x):\n    return x + 2\n",
+    ):
+        (tmp_path / "module.py").write_text(source)
+        hashes.append(_provenance.hash_code(["module.py"]))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.slow
+def test_the_shipped_model_has_the_loss_it_claims():
+    reference = artifacts.load_reference_model("language_model")
+    windows = artifacts.load_corpus_windows(reference.tokenizer, ["test"])["test"]
+    claimed = reference.provenance["test_as_stored"]["loss"]
+    assert evaluate(reference.model, windows)["loss"] == pytest.approx(claimed, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_small_models_train_once_and_are_cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIGMODEL_CACHE", str(tmp_path))
+    first, second = (artifacts.load_reference_model("digits_student") for _ in range(2))
+    assert (first.origin, second.origin) == ("trained now", "cached")
+    for one, two in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert first.provenance["test"]["accuracy"] > 0.93
+    # Other code, another key: the cached model is not taken for the new one.
+    monkeypatch.setattr(_reference, "hash_code", lambda _: "other")
+    assert artifacts.load_reference_model("digits_student").origin == "trained now"
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: artifacts.load_reference_model("largest"), "name"),
+        (lambda: artifacts.train_reference_model("digits_student", seed=-1), "seed"),
+        (lambda: artifacts.find_stale_parts("digits_student"), "name"),
+        (lambda: artifacts.load_corpus_windows(None, ["trainig"]), "sides"),
+    ],
+)
+def test_bad_input_gets_one_clear_error(call, name):
+    with pytest.raises(InputError, match=rf"`{name}` .* Received: .* Fix: "):
+        call()

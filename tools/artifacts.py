@@ -1,0 +1,63 @@
+"""Trains the reference models anew: ``python -m tools.artifacts [--seeds N]``.
+
+The language model of the first seed is shipped; those of the other seeds say how far chance
+alone moves its loss. An hour per seed on one core. A run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bigmodel_utils.artifacts import _reference, load_reference_model, train_reference_model
+from bigmodel_utils.training import CheckpointSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED_NAME = "language_model"
+# Two trainings that differ by their seed alone differ by less than this share of their loss.
+BAND = 0.01
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains, stores, compares; returns 0 if the shipped model lies inside the seeds' band."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2, help="trainings of the language model")
+    parser.add_argument("--keep", action="store_true", help="train the other seeds only")
+    options = parser.parse_args(arguments)
+    folder = _reference.SHIPPED / SHIPPED_NAME
+    if not options.keep:
+        _reference.write_reference_model(
+            SHIPPED_NAME, folder, dtype="float16", checkpoints=_keep_checkpoints(0)
+        )
+    path = folder / _reference.PROVENANCE
+    provenance = json.loads(path.read_text(encoding="utf-8"))
+    others = {}
+    for seed in range(1, options.seeds):
+        trained = train_reference_model(
+            SHIPPED_NAME, seed=seed, checkpoints=_keep_checkpoints(seed)
+        )
+        others[str(seed)] = trained.measure(trained.model)
+        path.write_text(json.dumps({**provenance, "other_seeds": others}, indent=1) + "\n")
+    for name in ("digits_teacher", "digits_student"):
+        reference = load_reference_model(name)
+        print(f"{name}: {reference.origin}, test {reference.provenance['test']}")
+    return _compare(provenance["test_as_stored"]["loss"], [o["loss"] for o in others.values()])
+
+
+def _keep_checkpoints(seed: int) -> CheckpointSettings:
+    return CheckpointSettings(ROOT / "_build" / "artifacts" / f"{SHIPPED_NAME}-seed-{seed}")
+
+
+def _compare(shipped: float, others: list[float]) -> int:
+    print(f"{SHIPPED_NAME}: test loss {shipped:.4f} as shipped, other seeds {others}")
+    outside = [loss for loss in others if abs(loss / shipped - 1) > BAND]
+    if outside:
+        print(f"outside the band of {BAND:.0%}: {outside}")
+    return 1 if outside else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
