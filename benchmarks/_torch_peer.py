@@ -34,16 +34,51 @@ def make_language_epoch(
     settings: Any,
 ) -> Callable[[Sequence[np.ndarray]], float]:
     """Returns a function that trains the transformer for an epoch and validates it."""
-    model = _make_language_model(settings)
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": 0.1},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
+    model = build_language_model(settings)
+    optimizer = build_optimizer(model)
     sides = [tuple(torch.tensor(part).long() for part in side) for side in (data, held_out)]
     return _make_epoch(model, optimizer, sides, clip_norm=1.0)
+
+
+def build_optimizer(model: Any) -> Any:
+    """Builds AdamW with the defaults of `bigmodel_utils.models.build_language_model`."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.1},
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
+
+
+def make_language_steps(
+    tokens: np.ndarray, settings: Any, *, num_steps: int
+) -> Callable[[], float]:
+    """Returns a function that takes steps in bfloat16 with a compiled model on the accelerator.
+
+    Weights and moments stay in float32, as under Keras' policy `mixed_bfloat16`. Each batch is
+    a row of `tokens`, of shape `(num_batches, batch, time + 1)`.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_float32_matmul_precision("high")
+    model = build_language_model(settings).to(device)
+    optimizer = build_optimizer(model)
+    batches = torch.from_numpy(tokens).long().to(device)
+
+    @torch.compile
+    def measure(batch: Any) -> Any:
+        with torch.autocast(device, torch.bfloat16):
+            logits = model(batch[:, :-1])
+        return functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+
+    def run_steps() -> float:
+        for step in range(num_steps):
+            loss = measure(batches[step % len(batches)])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        return float(loss.detach())  # waits for the device
+
+    return run_steps
 
 
 def _make_epoch(
@@ -85,7 +120,8 @@ def _make_epoch(
     return run_epoch
 
 
-def _make_language_model(settings: Any) -> Any:
+def build_language_model(settings: Any) -> Any:
+    """Builds the transformer of `bigmodel_utils.models` with its default choices."""
     width, heads, hidden = settings.width, settings.num_heads, settings.feedforward_width
     half = width // heads // 2
     angles = torch.outer(
@@ -95,7 +131,8 @@ def _make_language_model(settings: Any) -> Any:
 
     def rotate(part: Any) -> Any:
         first, second = part.chunk(2, dim=-1)
-        turned = first * cosine - second * sine, second * cosine + first * sine
+        turn = [table.to(part.device, part.dtype) for table in (cosine, sine)]
+        turned = first * turn[0] - second * turn[1], second * turn[0] + first * turn[1]
         return torch.cat(turned, dim=-1)
 
     class Block(nn.Module):

@@ -202,14 +202,7 @@ def stream(
         7
     """
     decoder = _find_decoder(model)
-    prompt = check_array("prompt_tokens", prompt_tokens, shape=(None,))
-    if prompt.dtype.kind not in "iu" or prompt.min() < 0 or prompt.max() >= decoder.vocabulary_size:
-        raise InputError(
-            "prompt_tokens",
-            f"must hold integers from 0 to {decoder.vocabulary_size - 1}",
-            f"{prompt.dtype} from {prompt.min()} to {prompt.max()}",
-            "encode the prompt with the model's own tokenizer",
-        )
+    prompt = _check_tokens("prompt_tokens", prompt_tokens, decoder)
     check_integer("num_tokens", num_tokens, at_least=1)
     if len(prompt) + num_tokens > decoder.context_length:
         raise InputError(
@@ -234,6 +227,64 @@ def stream(
                 logits, cache = decoder.read([token], place, cache)
 
     return draw()
+
+
+def measure_cache_difference(
+    model: Any, tokens: Sequence[int] | np.ndarray, *, num_prompt_tokens: int = 1
+) -> float:
+    """Measures how far the logits of cached decoding lie from those of one whole pass.
+
+    The tokens are read as `stream` reads them, the prompt in one piece and each later one
+    alone, and then by the model itself, all at once.
+
+    Args:
+        model: as for `stream`.
+        tokens: a text of at least two tokens, shape `(num_tokens,)`, that fits into the context.
+        num_prompt_tokens: how many of them are read in one piece.
+
+    Returns:
+        The largest absolute difference of a logit, over the end of the prompt and all later
+        places.
+
+    Raises:
+        InputError: if the text is too short, too long or not of the vocabulary, or if the
+            prompt leaves none of it to be read alone.
+
+    Limits:
+        One text, one device, one precision. Rounding grows with the logits: look at their size
+        too.
+
+    Example:
+        >>> from bigmodel_utils.models import LanguageModelSettings, build_language_model
+        >>> settings = LanguageModelSettings(
+        ...     vocabulary_size=50,
+        ...     num_layers=1,
+        ...     width=8,
+        ...     num_heads=2,
+        ...     feedforward_width=16,
+        ...     context_length=10,
+        ... )
+        >>> measure_cache_difference(build_language_model(settings), [1, 2, 3, 4]) < 1e-5
+        True
+    """
+    decoder = _find_decoder(model)
+    text = _check_tokens("tokens", tokens, decoder)
+    if not 2 <= len(text) <= decoder.context_length:
+        raise InputError(
+            "tokens",
+            f"must be from 2 to {decoder.context_length}, the context of the model",
+            f"{len(text)} tokens",
+            "pass a longer text, or a part of this one",
+        )
+    check_integer("num_prompt_tokens", num_prompt_tokens, at_least=1, at_most=len(text) - 1)
+    whole = np.asarray(model(text[None].astype(np.int32), training=False))[0]
+    cache = make_empty_cache(decoder.cached_model)
+    logits, cache = decoder.read(text[:num_prompt_tokens].tolist(), 0, cache)
+    found = [logits]
+    for place in range(num_prompt_tokens, len(text)):
+        logits, cache = decoder.read(text[place : place + 1].tolist(), place, cache)
+        found.append(logits)
+    return float(np.abs(np.stack(found) - whole[num_prompt_tokens - 1 :]).max())
 
 
 class _Decoder:
@@ -274,6 +325,18 @@ def _find_decoder(model: Any) -> _Decoder:
     if decoder is None or not decoder.fits(model):
         decoder = _DECODERS[model] = _Decoder(model)
     return decoder
+
+
+def _check_tokens(name: str, tokens: Any, decoder: _Decoder) -> np.ndarray:
+    array = check_array(name, tokens, shape=(None,))
+    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= decoder.vocabulary_size:
+        raise InputError(
+            name,
+            f"must hold integers from 0 to {decoder.vocabulary_size - 1}",
+            f"{array.dtype} from {array.min()} to {array.max()}",
+            "encode the text with the model's own tokenizer",
+        )
+    return array
 
 
 def _compile_step(cached_model: Any) -> Callable[..., tuple[Any, list[Any]]]:

@@ -19,11 +19,11 @@ ROOT = Path(bigmodel_utils.__file__).parent
 ARROWS = {
     "_checks": set(),
     "hardware": {"_checks"},
-    "costs": {"_checks", "hardware"},
     "benchmark": {"_checks"},
+    "costs": {"_checks", "hardware", "benchmark"},
     "evaluation": {"_checks", "benchmark"},
     "data": {"_checks"},
-    "reliability": {"_checks", "data"},
+    "reliability": {"_checks", "data", "benchmark"},
     "models": {"_checks", "hardware", "costs"},
     "generation": {"_checks", "hardware", "costs", "models"},
     "training": {"_checks", "hardware", "data", "models", "benchmark"},

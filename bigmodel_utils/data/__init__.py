@@ -15,6 +15,7 @@ from ._datasets import (
 )
 from ._download import DataUnavailableError, find_cache
 from ._pipelines import make_tf_dataset, shuffle_batches
+from ._recall import make_recall_examples
 from ._splits import count_overlap, split_by_hash
 from ._tokens import END_OF_DOCUMENT, END_TOKEN, pack_tokens, train_tokenizer
 
@@ -34,6 +35,7 @@ __all__ = [
     "load_fashion_mnist",
     "load_mnist",
     "load_standard_library",
+    "make_recall_examples",
     "make_tf_dataset",
     "pack_tokens",
     "shuffle_batches",

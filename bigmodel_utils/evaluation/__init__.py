@@ -18,6 +18,7 @@ from ._comparison import (
     estimate_num_test_examples,
     measure_flip_rate,
 )
+from ._recall import Recall, measure_recall
 from ._robustness import Robustness, measure_robustness
 from ._slices import (
     SliceReport,
@@ -32,6 +33,7 @@ __all__ = [
     "CalibrationBin",
     "Comparison",
     "FlipRate",
+    "Recall",
     "Robustness",
     "SliceReport",
     "apply_temperature",
@@ -43,6 +45,7 @@ __all__ = [
     "measure_batch_size_spread",
     "measure_calibration",
     "measure_flip_rate",
+    "measure_recall",
     "measure_robustness",
     "measure_slices",
 ]

@@ -12,6 +12,7 @@ from ._image import (
     build_small_image_classifier,
     measure_batch_dependence,
 )
+from ._memory import ForgetBias
 from ._recurrent import build_lstm_classifier
 from ._transformer import (
     LanguageModelSettings,
@@ -22,6 +23,7 @@ from ._transformer import (
 
 __all__ = [
     "ATTENTION_REPAIRS",
+    "ForgetBias",
     "LanguageModelSettings",
     "MatrixAdamW",
     "RotaryAttention",
