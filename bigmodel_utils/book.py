@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ._checks import InputError, import_extra
+from .hardware import TIERS, resolve_tier
 
 # Matplotlib writes these colours into the SVG; the page's style sheet decides what they
 # look like. The second value is used where there is no style sheet.
@@ -145,6 +146,29 @@ def figure(drawing: Any, *, name: str, alt: str, caption: str = "") -> None:
         # The page may show it elsewhere too: ```{glue} figure_NAME```.
         {"scrapbook": {"name": f"figure_{name}", "mime_prefix": ""}},
     )
+
+
+def by_tier(*, cpu: Any, gpu: Any = None, full: Any = None) -> Any:
+    """Picks the size that fits the tier in force, so that a page's cells stay the same.
+
+    Args:
+        cpu: value at tier "cpu", the default.
+        gpu: value at tier "gpu"; that of "cpu" if left out.
+        full: value at tier "full"; that of "gpu" if left out.
+
+    Returns:
+        The value. The environment variable BIGMODEL_TIER decides.
+
+    Raises:
+        InputError: if BIGMODEL_TIER names no tier.
+
+    Example:
+        >>> by_tier(cpu=4, gpu=16)
+        4
+    """
+    sizes = dict(zip(TIERS, (cpu, gpu, full), strict=True))
+    upwards = TIERS[: TIERS.index(resolve_tier()) + 1]
+    return next(sizes[tier] for tier in reversed(upwards) if sizes[tier] is not None)
 
 
 def figure_style() -> Any:

@@ -1,10 +1,9 @@
 """A small training run as a process of its own, which the tests of checkpoints kill.
 
-``python resumable_run.py DIRECTORY RESULT [HOW STEP]`` trains with checkpoints in DIRECTORY and
-writes a digest of all that the run left behind to RESULT. HOW says where SIGKILL strikes once
-STEP optimizer steps are done: ``step`` there and then, ``write`` with the next checkpoint's
-bytes half on disk, ``rename`` just before it gets its name, ``renamed`` just after. ``full``
-leaves files no room from then on instead.
+`live` trains with checkpoints in a folder and writes a digest of all that the run left behind.
+Its plan, HOW and STEP, says where SIGKILL strikes once STEP optimizer steps are done: ``step``
+there and then, ``write`` with the next checkpoint's bytes half on disk, ``rename`` just before
+it gets its name, ``renamed`` just after. ``full`` leaves files no room from then on instead.
 """
 
 import hashlib
@@ -114,8 +113,9 @@ def plan_death(how, step):
         Path.replace = die_in_replace
 
 
-if __name__ == "__main__":
-    directory, result, *plan = sys.argv[1:]
+def live(directory, result, errors, *plan):
+    """A whole process: trains, or dies on the way; its standard error goes into a pipe."""
+    os.dup2(errors.fileno(), sys.stderr.fileno())
     if plan:
-        plan_death(plan[0], int(plan[1]))
+        plan_death(*plan)
     Path(result).write_text(json.dumps(describe(run(directory))), encoding="utf-8")

@@ -129,3 +129,27 @@ def test_figure_is_the_same_twice_and_its_ids_are_its_own(monkeypatch):
     assert ids[0].isdisjoint(ids[1])
     for name in ids[0]:
         assert first.count(f'id="{name}"') == 1
+
+
+@pytest.mark.parametrize(
+    ("tier", "sizes", "wanted"),
+    [
+        (None, {"cpu": 1, "gpu": 2}, 1),
+        ("gpu", {"cpu": 1, "gpu": 2}, 2),
+        ("full", {"cpu": 1, "gpu": 2}, 2),
+        ("full", {"cpu": 1, "gpu": 2, "full": 3}, 3),
+        ("gpu", {"cpu": 1, "full": 3}, 1),
+        ("gpu", {"cpu": 1, "gpu": 0}, 0),
+    ],
+)
+def test_a_size_is_that_of_the_tier_or_of_the_one_below(tier, sizes, wanted, monkeypatch):
+    monkeypatch.delenv("BIGMODEL_TIER", raising=False)
+    if tier:
+        monkeypatch.setenv("BIGMODEL_TIER", tier)
+    assert book.by_tier(**sizes) == wanted
+
+
+def test_an_unknown_tier_is_refused(monkeypatch):
+    monkeypatch.setenv("BIGMODEL_TIER", "huge")
+    with pytest.raises(InputError, match="`BIGMODEL_TIER` must be one of"):
+        book.by_tier(cpu=1)

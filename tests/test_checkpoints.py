@@ -1,10 +1,9 @@
 """A run that was stopped equals one that was not, whatever stopped it."""
 
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -235,28 +234,42 @@ def test_checkpoints_of_another_run_are_refused(change, named, finished_copy):
     assert [path.read_bytes() for path in training.list_checkpoints(finished_copy)] == before
 
 
-def run_process(directory, *plan):
-    """Runs the script in a process of its own; returns its exit status, result and errors."""
+@pytest.fixture(scope="module")
+def processes():
+    """Starts processes with Keras loaded and nothing run: each begins where a script would."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([resumable_run.__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SCRIPT.parent.parent))
+        yield context
+
+
+def run_process(context, directory, *plan):
+    """Runs the training in a process of its own; returns exit status, result and errors."""
     result = Path(directory) / "result.json"
-    command = [sys.executable, str(SCRIPT), str(directory), str(result), *map(str, plan)]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent)}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    reader, errors = context.Pipe(duplex=False)
+    process = context.Process(
+        target=resumable_run.live, args=(str(directory), result, errors, *plan)
     )
+    process.start()
+    errors.close()
+    process.join(timeout=300)
+    assert process.exitcode is not None, "the process hangs"
     found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
-    return done.returncode, found, done.stderr
+    with reader, os.fdopen(os.dup(reader.fileno())) as pipe:
+        return process.exitcode, found, pipe.read()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_ten_kills_at_random_steps_change_nothing(seed, uninterrupted, tmp_path):
+def test_ten_kills_at_random_steps_change_nothing(seed, uninterrupted, processes, tmp_path):
     generator = np.random.default_rng(seed)
     # Small strides, so that some processes die before their first checkpoint and repeat work.
     for _ in range(10):
-        status, result, _ = run_process(tmp_path, "step", int(generator.integers(1, 6)))
+        status, result, _ = run_process(processes, tmp_path, "step", int(generator.integers(1, 6)))
         assert status == -9
         assert result is None
-    status, result, errors = run_process(tmp_path)
+    status, result, errors = run_process(processes, tmp_path)
     assert status == 0, errors
     assert result == describe(uninterrupted)
 
@@ -264,28 +277,30 @@ def test_ten_kills_at_random_steps_change_nothing(seed, uninterrupted, tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["write", "rename", "renamed"])
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_a_kill_while_a_checkpoint_is_written_changes_nothing(how, seed, uninterrupted, tmp_path):
+def test_a_kill_while_a_checkpoint_is_written_changes_nothing(
+    how, seed, uninterrupted, processes, tmp_path
+):
     step = int(np.random.default_rng(seed).integers(4, NUM_STEPS))
-    assert run_process(tmp_path, how, step)[0] == -9
+    assert run_process(processes, tmp_path, how, step)[0] == -9
     partial = list(tmp_path.glob("*.partial"))
     assert len(partial) == (0 if how == "renamed" else 1)
-    status, result, errors = run_process(tmp_path)
+    status, result, errors = run_process(processes, tmp_path)
     assert status == 0, errors
     assert result == describe(uninterrupted)
     assert not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.slow
-def test_a_full_disk_stops_the_run_and_loses_nothing(uninterrupted, tmp_path):
-    assert run_process(tmp_path, "step", 10)[0] == -9
+def test_a_full_disk_stops_the_run_and_loses_nothing(uninterrupted, processes, tmp_path):
+    assert run_process(processes, tmp_path, "step", 10)[0] == -9
     before = training.list_checkpoints(tmp_path)
-    status, _, errors = run_process(tmp_path, "full", 2)
+    status, _, errors = run_process(processes, tmp_path, "full", 2)
     assert status == 1
     assert "CheckpointError: `checkpoints` must be writable" in errors
     assert "Fix: free disk space" in errors
     assert training.list_checkpoints(tmp_path) == before
     assert not list(tmp_path.glob("*.partial"))
-    status, result, errors = run_process(tmp_path)
+    status, result, errors = run_process(processes, tmp_path)
     assert status == 0, errors
     assert result == describe(uninterrupted)
 

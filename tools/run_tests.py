@@ -23,7 +23,10 @@ PYTEST = ("-m", "pytest", "-q")
 JAX_TESTS = (
     *("tests/test_training.py", "tests/test_checkpoints.py", "tests/test_models.py"),
     *("tests/test_transformer.py", "tests/test_generation.py", "tests/test_jax.py"),
+    *("tests/test_costs.py", "tests/test_costs_published.py", "tests/test_costs_keras.py"),
+    *("tests/test_costs_jax.py", "tests/test_costs_utilization.py"),
     *("bigmodel_utils/training", "bigmodel_utils/models", "bigmodel_utils/generation.py"),
+    "bigmodel_utils/costs",
 )
 INTERPRETERS = {"jax": ".venv-jax/bin/python"}
 ENVIRONMENTS = {"jax": {"KERAS_BACKEND": "jax"}}

@@ -33,6 +33,9 @@ from ._steps import MAX_STEPS_PER_CALL, make_step_runner
 OnEpochEnd = Callable[[int, Any], None]
 """Takes the number of the epoch that ended, from 0, and the model."""
 
+Report = Callable[[int, float], None]
+"""Takes the optimizer steps done and the newest training loss."""
+
 
 def train(
     build_model: Callable[[], Any],
@@ -117,6 +120,7 @@ class _Loop:
         self.best_epoch = 0
         self.best_weights = self.safe_weights = model.get_weights()
         self.checkpoints: CheckpointSettings | None = None
+        self.report: Report = _report_nothing
         self.run_steps = make_step_runner(model, data, compile_mode=settings.compile_mode)
 
     def keep_checkpoints(self, checkpoints: CheckpointSettings, stored: Checkpoint | None) -> None:
@@ -131,13 +135,14 @@ class _Loop:
 
     def run(self, on_epoch_end: OnEpochEnd | None) -> None:
         """Trains to the end of the last epoch."""
-        with _progress(self.settings.num_epochs) as advance:
-            for number in range(len(self.epochs), self.settings.num_epochs):
+        num_epochs = self.settings.num_epochs
+        steps_per_epoch = -(-len(self.data[0]) // int(self.settings.batch_size))
+        with _progress(num_epochs * steps_per_epoch) as self.report:
+            for number in range(len(self.epochs), num_epochs):
                 self.run_epoch(number)
                 if on_epoch_end is not None:
                     on_epoch_end(number, self.model)
-                self.save_if_due(is_last=number == self.settings.num_epochs - 1)
-                advance(self.epochs[number])
+                self.save_if_due(is_last=number == num_epochs - 1)
 
     def run_epoch(self, number: int) -> None:
         """Trains what is left of an epoch, in stretches that end where a checkpoint is due."""
@@ -156,6 +161,7 @@ class _Loop:
             self.require_finite(losses, stretch, number)
             examples += sum(map(len, stretch))
             self.step += len(stretch)
+            self.report(self.step, float(losses[-1]))
             position = stop
             if position < len(batches):
                 self.save_if_due()
@@ -236,20 +242,25 @@ def _is_better(epoch: Epoch, best: Epoch, monitor: str) -> bool:
     return sign * epoch.validation[monitor] > sign * best.validation[monitor]
 
 
+def _report_nothing(_step: int, _loss: float) -> None:
+    pass
+
+
 @contextmanager
-def _progress(num_epochs: int) -> Iterator[Callable[[Epoch], None]]:
+def _progress(num_steps: int) -> Iterator[Report]:
     """A bar on a terminal; nothing in a notebook, whose stored output it would clutter."""
     if not sys.stderr.isatty():
-        yield lambda _epoch: None
+        yield _report_nothing
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("training", total=num_epochs)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("training", total=num_steps)
 
-        def advance(epoch: Epoch) -> None:
-            loss = epoch.validation["loss"]
-            bar.update(task, advance=1, description=f"validation loss {loss:.4f}")
+        def report(step: int, loss: float) -> None:
+            bar.update(task, completed=step, description=f"training loss {loss:.4f}")
 
-        yield advance
+        yield report
