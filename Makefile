@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 READY_JAX := .venv-jax/.ready
+# Not gpu.py, which wants an accelerator: python benchmarks/gpu.py
+BENCHMARKS := $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help book serve test check lint execute bands mutants artifacts bench sphinx lock clean
@@ -52,7 +54,7 @@ artifacts: $(READY) ## train the reference models anew and compare seeds (hours)
 	$(BIN)/python -m tools.artifacts
 
 bench: $(READY) ## measure against what a user would otherwise pick
-	@set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	@set -e; for script in $(BENCHMARKS); do $(BIN)/python $$script; done
 
 sphinx: $(READY) ## prove that plain Sphinx builds the same sources
 	$(BIN)/python -m tools.build_sphinx

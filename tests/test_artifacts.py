@@ -10,7 +10,6 @@ from bigmodel_utils import artifacts
 from bigmodel_utils._checks import InputError
 from bigmodel_utils.artifacts import _provenance, _reference
 from bigmodel_utils.training import evaluate
-from tools.artifacts import estimate_band
 
 SHIPPED = _reference.SHIPPED / "language_model"
 LIMIT_BYTES = 8_000_000
@@ -40,20 +39,11 @@ def test_the_shipped_model_is_fresh_small_and_documented():
         assert {stored[name].dtype for name in stored.files} == {np.dtype("float16")}
 
 
-def test_the_band_is_where_one_more_training_would_lie():
-    draws = np.random.default_rng(0).normal(2.4, 0.02, (2000, 4))
-    bands = np.array([estimate_band(row[:3]) for row in draws])
-    inside = (bands[:, 0] <= draws[:, 3]) & (draws[:, 3] <= bands[:, 1])
-    assert inside.mean() == pytest.approx(0.95, abs=0.02)
-
-
-def test_the_shipped_model_lies_inside_the_band_of_other_seeds():
+def test_the_shipped_model_lies_between_those_of_other_seeds():
     provenance = json.loads((SHIPPED / _reference.PROVENANCE).read_text(encoding="utf-8"))
     others = [metrics["loss"] for metrics in provenance["other_seeds"].values()]
-    assert len(others) >= 3
-    low, high = estimate_band(others)
-    assert low <= provenance["test_as_stored"]["loss"] <= high
-    assert high - low < 0.1 * low  # a band that holds everything says nothing
+    assert len(others) >= 2
+    assert min(others) <= provenance["test_as_stored"]["loss"] <= max(others)
 
 
 @pytest.mark.parametrize(

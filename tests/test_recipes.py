@@ -52,8 +52,15 @@ def plot():
     "words.py": "def shout(word):\n    return word + '!'\n",
     "constants.py": "TWO = 2\n",
     "deep/__init__.py": "from ._inner import factor\n",
-    "deep/_inner.py": "from .. import constants\nfactor = constants.TWO\n",
-    "deep/unused.py": "import sklearn\n",
+    "deep/_inner.py": """import tomllib
+from importlib import resources
+from .. import constants
+_text = resources.files(__package__).joinpath("numbers.toml").read_text(encoding="utf-8")
+factor = constants.TWO * tomllib.loads(_text)["one"]
+""",
+    "deep/numbers.toml": "one = 1\n",
+    "deep/others.toml": "two = 2\n",
+    "deep/unused.py": "import sklearn\nNAME = 'others.toml'\n",
     "unused.py": "import rich\n",
     "extra.py": "import bigmodel_utils.deep\nfrom bigmodel_utils.deep._inner import factor\n",
     "recipes/__init__.py": "raise RuntimeError('not part of a recipe')\n",
@@ -85,6 +92,7 @@ SHARED = [
     "constants.py",
     "deep/__init__.py",
     "deep/_inner.py",
+    "deep/numbers.toml",
     "words.py",
 ]
 COPIED = sorted(
@@ -149,8 +157,11 @@ def test_closure_of_a_known_tree(root):
     ("source", "expected"),
     [
         ("import os", []),
-        ("import bigmodel_utils.deep.unused", ["deep/unused.py"]),
-        ("def f():\n    from bigmodel_utils.deep import unused", ["deep/unused.py"]),
+        ("import bigmodel_utils.deep.unused", ["deep/others.toml", "deep/unused.py"]),
+        (
+            "def f():\n    from bigmodel_utils.deep import unused",
+            ["deep/others.toml", "deep/unused.py"],
+        ),
         ("from bigmodel_utils.deep import factor as f", []),
         ("from bigmodel_utils import deep as d", []),
     ],
@@ -158,6 +169,7 @@ def test_closure_of_a_known_tree(root):
 def test_closure_of_one_import(root, source, expected):
     files = set(find_closure(root, source).files)
     package = {"__init__.py", "constants.py", "deep/__init__.py", "deep/_inner.py"}
+    package.add("deep/numbers.toml")
     assert files == (package if "deep" in source else set()) | set(expected)
 
 
@@ -202,7 +214,36 @@ def test_closure_holds_all_that_runs(root):
     # The package's own `__init__`, which drags in `unused`, is not copied.
     loaded = list_loaded(root, script) - {"unused.py"}
     assert loaded <= set(SHARED)
-    assert loaded == set(SHARED) - {"words.py"}  # words is needed by an example only
+    # words is needed by an example only, numbers is no module
+    assert loaded == set(SHARED) - {"words.py", "deep/numbers.toml"}
+
+
+def test_a_table_is_copied_with_the_module_that_names_it(tmp_path):
+    tree = {
+        "__init__.py": "",
+        "reader.py": "from .sub import table\n",
+        "sub/__init__.py": "",
+        "sub/table.py": "NAME = 'wanted.toml'\nTITLE = 'see other.toml'\n",
+        "sub/wanted.toml": "",
+        "sub/other.toml": "",
+        "wanted.toml": "not beside the module\n",
+    }
+    root = write_tree(tmp_path, tree)
+    files = find_closure(root, "from bigmodel_utils import reader").files
+    assert files == (
+        "__init__.py",
+        "reader.py",
+        "sub/__init__.py",
+        "sub/table.py",
+        "sub/wanted.toml",
+    )
+
+
+def test_twin_a_copy_without_its_table_does_not_run(root, tmp_path, run_outside):
+    _add_recipe(root, "double", tmp_path)
+    (tmp_path / COPY / "deep" / "numbers.toml").unlink()
+    script = run_outside("double.py", cwd=tmp_path)
+    assert "numbers.toml" in script.stderr
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -49,6 +49,12 @@ from ._scaling import (
     find_compute_optimal,
     fit_scaling_law,
 )
+from ._statement import (
+    CostStatement,
+    StatementErrors,
+    estimate_cost_statement,
+    measure_statement_errors,
+)
 from ._time import (
     Cluster,
     StepTime,
@@ -67,6 +73,7 @@ __all__ = [
     "Allocation",
     "Architecture",
     "Cluster",
+    "CostStatement",
     "Experts",
     "ForwardFlops",
     "InferenceFlops",
@@ -82,6 +89,7 @@ __all__ = [
     "RunPrediction",
     "ScalingFit",
     "ScalingLaw",
+    "StatementErrors",
     "StepTime",
     "StorageReport",
     "TrainingCost",
@@ -91,6 +99,7 @@ __all__ = [
     "count_kv_cache_bytes",
     "count_parameters",
     "count_weight_bytes",
+    "estimate_cost_statement",
     "estimate_flops",
     "estimate_forward_flops",
     "estimate_inference_flops",
@@ -106,6 +115,7 @@ __all__ = [
     "find_smallest_cluster",
     "fit_scaling_law",
     "fit_utilization",
+    "measure_statement_errors",
     "predict_runs",
     "split_runs",
 ]

@@ -16,6 +16,7 @@ from ._datasets import (
 from ._download import DataUnavailableError, find_cache
 from ._pipelines import make_tf_dataset, shuffle_batches
 from ._recall import make_recall_examples
+from ._shifts import shift_images
 from ._splits import count_overlap, split_by_hash
 from ._tokens import END_OF_DOCUMENT, END_TOKEN, pack_tokens, train_tokenizer
 
@@ -38,6 +39,7 @@ __all__ = [
     "make_recall_examples",
     "make_tf_dataset",
     "pack_tokens",
+    "shift_images",
     "shuffle_batches",
     "split_by_hash",
     "train_tokenizer",

@@ -18,6 +18,7 @@ from ._comparison import (
     estimate_num_test_examples,
     measure_flip_rate,
 )
+from ._consistency import Consistency, measure_consistency
 from ._recall import Recall, measure_recall
 from ._robustness import Robustness, measure_robustness
 from ._slices import (
@@ -32,6 +33,7 @@ __all__ = [
     "Calibration",
     "CalibrationBin",
     "Comparison",
+    "Consistency",
     "FlipRate",
     "Recall",
     "Robustness",
@@ -44,6 +46,7 @@ __all__ = [
     "fit_temperature",
     "measure_batch_size_spread",
     "measure_calibration",
+    "measure_consistency",
     "measure_flip_rate",
     "measure_recall",
     "measure_robustness",

@@ -5,6 +5,7 @@ transformer, its attention, its optimizer, and its form with a cache for generat
 """
 
 from ._attention import RotaryAttention, build_cached_model, make_empty_cache
+from ._causality import measure_future_dependence
 from ._image import (
     ATTENTION_REPAIRS,
     build_image_classifier,
@@ -13,7 +14,9 @@ from ._image import (
     measure_batch_dependence,
 )
 from ._memory import ForgetBias
+from ._receptive import ReceptiveField, count_receptive_field
 from ._recurrent import build_lstm_classifier
+from ._release import measure_release_difference
 from ._transformer import (
     LanguageModelSettings,
     MatrixAdamW,
@@ -26,6 +29,7 @@ __all__ = [
     "ForgetBias",
     "LanguageModelSettings",
     "MatrixAdamW",
+    "ReceptiveField",
     "RotaryAttention",
     "approximate_gelu",
     "build_cached_model",
@@ -34,6 +38,9 @@ __all__ = [
     "build_lstm_classifier",
     "build_printed_classifier",
     "build_small_image_classifier",
+    "count_receptive_field",
     "make_empty_cache",
     "measure_batch_dependence",
+    "measure_future_dependence",
+    "measure_release_difference",
 ]

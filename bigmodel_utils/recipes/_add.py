@@ -90,8 +90,9 @@ def add_recipe(name: str, directory: str | Path) -> AddedRecipe:
     """Copies a recipe into a directory, with every module of this package that it uses.
 
     The script becomes `NAME.py` and its test `test_NAME.py`; the modules become a package
-    `bigmodel_recipe` beside them, with their licence. `NAME.provenance.json` says where each
-    file comes from. The copy is the reader's own: it runs without this package.
+    `bigmodel_recipe` beside them, with the tables that they read and their licence.
+    `NAME.provenance.json` says where each file comes from. The copy is the reader's own: it
+    runs without this package.
 
     Args:
         name: name of a recipe, see `list_recipes`.

@@ -2,6 +2,7 @@
 
 Read from the source, nothing is imported: import statements at any depth, the literal
 calls of `import_extra`, and the examples in docstrings, so that these run in the copy too.
+A table is needed where a module names it: a `.toml` file beside the module.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def find_closure(root: Path, *sources: str) -> Closure:
         InputError: if a text names a module that the package does not have.
 
     Limits:
-        Modules imported under a computed name are not seen, nor are data files.
+        Modules imported under a computed name are not seen, nor are tables under one, nor
+        data files of another kind.
     """
     files: set[str] = set()
     libraries: set[str] = set()
@@ -70,7 +72,9 @@ def find_closure(root: Path, *sources: str) -> Closure:
                     files.add(needed)
                     # The copy gets an `__init__` of its own: what this one imports is not needed.
                     if needed != "__init__.py":
-                        waiting.append((needed, (root / needed).read_text(encoding="utf-8")))
+                        text = (root / needed).read_text(encoding="utf-8")
+                        waiting.append((needed, text))
+                        files.update(_list_tables(root, needed, text))
     outside = {name for name in libraries if name not in sys.stdlib_module_names}
     return Closure(tuple(sorted(files)), frozenset(outside))
 
@@ -115,6 +119,18 @@ def _iterate_imports(path: str, source: str) -> Iterator[str]:
                     args=[ast.Constant(value=str(name)), *_],
                 ):
                     yield name
+
+
+def _list_tables(root: Path, path: str, source: str) -> list[str]:
+    """Lists the tables beside a module that it names in a string."""
+    beside = Path(path).parent
+    names = {
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    tables = (root / beside).glob("*.toml")
+    return [(beside / table.name).as_posix() for table in tables if table.name in names]
 
 
 def _list_examples(source: str) -> list[str]:

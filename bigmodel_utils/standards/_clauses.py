@@ -75,8 +75,8 @@ def load_clauses() -> tuple[Clause, ...]:
         ValueError: if the clause file is damaged; the message names clause and field.
 
     Example:
-        >>> [clause.id for clause in load_clauses() if clause.family == "training"]
-        ['TRAIN-001']
+        >>> load_clauses()[0].id
+        'EVAL-001'
 
     References:
         Bradner, Key words for use in RFCs to Indicate Requirement Levels, RFC 2119, 1997.

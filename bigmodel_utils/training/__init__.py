@@ -7,6 +7,7 @@ validation data, which is never the data a result is reported on; and a run that
 goes on as if it had not been.
 """
 
+from ._accumulation import measure_accumulation_difference
 from ._checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -18,7 +19,9 @@ from ._checkpoints import (
 )
 from ._evaluate import count_nonfinite_weights, evaluate
 from ._loop import train
+from ._losses import measure_loss_fall
 from ._repeat import measure_resume_difference, measure_seed_difference
+from ._schedule import UpdateSchedule
 from ._settings import (
     CheckpointSettings,
     Epoch,
@@ -38,10 +41,13 @@ __all__ = [
     "NonFiniteLossError",
     "TrainingRun",
     "TrainingSettings",
+    "UpdateSchedule",
     "count_nonfinite_weights",
     "estimate_checkpoint_interval",
     "evaluate",
     "list_checkpoints",
+    "measure_accumulation_difference",
+    "measure_loss_fall",
     "measure_resume_difference",
     "measure_seed_difference",
     "read_newest_checkpoint",
