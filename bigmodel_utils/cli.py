@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Example:
         >>> main(["recipe", "list"])  # doctest: +ELLIPSIS
-        train_image_classifier...
+        estimate_model_cost...
         0
     """
     parsed = _build_parser().parse_args(arguments)
