@@ -123,16 +123,8 @@ def make_keras_steps(
 
 def count_training_flops(settings: models.LanguageModelSettings, num_tokens: int) -> int:
     """Operations that the model needs for so many tokens, without recomputation."""
-    shape = costs.Architecture(
-        vocabulary_size=settings.vocabulary_size,
-        num_layers=settings.num_layers,
-        width=settings.width,
-        num_heads=settings.num_heads,
-        feedforward_width=settings.feedforward_width,
-        is_tied=True,
-    )
     return costs.estimate_training_flops(
-        shape,
+        costs.Architecture.from_settings(settings),
         num_tokens=num_tokens,
         sequence_length=settings.context_length,
         attention_pairs="seen",

@@ -223,6 +223,32 @@ def check_same_length(**arrays: Sized) -> int:
     return next(iter(lengths.values()))
 
 
+def check_predictions(probabilities: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns probabilities `(num_examples, num_classes)` as float64, and class numbers.
+
+    Raises:
+        InputError: if a row is no distribution, a label no class, or the lengths differ.
+
+    Example:
+        >>> check_predictions([[0.25, 0.75]], [1])
+        (array([[0.25, 0.75]]), array([1]))
+    """
+    table = check_array("probabilities", probabilities, shape=(None, None)).astype(np.float64)
+    labels = check_labels("y", y, num_classes=table.shape[1])
+    check_same_length(probabilities=table, y=labels)
+    # Half precision rounds each of many classes; what is no distribution is off by far more.
+    wrong = (table < 0).any(axis=1) | (np.abs(table.sum(axis=1) - 1) > 1e-2)
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            "probabilities",
+            "must be non-negative and sum to 1 in each row",
+            f"{table[first][:5]} in row {first}",
+            "pass the output of a softmax",
+        )
+    return table, labels
+
+
 def _describe_bounds(at_least: float | None, at_most: float | None) -> str:
     if at_least is not None and at_most is not None:
         return f" from {at_least} to {at_most}"

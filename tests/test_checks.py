@@ -91,7 +91,23 @@ def test_refusal_says_name_requirement_received_and_fix(
 
 def test_every_check_has_its_refusals():
     checks = {name for name in dir(_checks) if name.startswith("check_")}
-    assert checks - {"check_same_length"} == {entry[0] for entry in REFUSED}
+    of_several = {"check_same_length", "check_predictions"}  # have tests of their own, below
+    assert checks - of_several == {entry[0] for entry in REFUSED}
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "y", "message"),
+    [
+        ([[0.5, 0.6]], [0], "`probabilities` must be non-negative and sum to 1 in each row"),
+        ([[0.5, 0.5], [-0.1, 1.1]], [0, 1], r"Received: \[-0.1  1.1\] in row 1"),
+        ([0.5, 0.5], [0], r"`probabilities` must have shape \(any, any\)"),
+        ([[0.5, 0.5]], [2], "`y` must lie in 0 … 1"),
+        ([[0.5, 0.5]], [0, 1], "`probabilities` must have one entry per example"),
+    ],
+)
+def test_predictions_that_are_none(probabilities, y, message):
+    with pytest.raises(InputError, match=rf"{message}.* Fix: "):
+        _checks.check_predictions(probabilities, y)
 
 
 def test_lengths_that_differ():

@@ -13,11 +13,11 @@ from .._checks import (
     check_array,
     check_integer,
     check_labels,
+    check_predictions,
     check_real,
     check_same_length,
 )
 from ..benchmark import Interval, estimate_proportion_interval
-from ._inputs import check_predictions
 
 # Temperatures outside are not a correction but a sign that something else is wrong.
 _LOG_RANGE = math.log(1e4)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import InputError, check_array, check_labels, check_same_length
+from .._checks import InputError, check_array
 
 
 def check_correct(name: str, value: Any) -> np.ndarray:
@@ -21,21 +21,3 @@ def check_correct(name: str, value: Any) -> np.ndarray:
             "pass `predicted == y`",
         )
     return array.astype(bool)
-
-
-def check_predictions(probabilities: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns probabilities `(num_examples, num_classes)` as float64, and class numbers."""
-    table = check_array("probabilities", probabilities, shape=(None, None)).astype(np.float64)
-    labels = check_labels("y", y, num_classes=table.shape[1])
-    check_same_length(probabilities=table, y=labels)
-    # Half precision rounds each of many classes; what is no distribution is off by far more.
-    wrong = (table < 0).any(axis=1) | (np.abs(table.sum(axis=1) - 1) > 1e-2)
-    if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
-        raise InputError(
-            "probabilities",
-            "must be non-negative and sum to 1 in each row",
-            f"{table[first][:5]} in row {first}",
-            "pass the output of a softmax",
-        )
-    return table, labels

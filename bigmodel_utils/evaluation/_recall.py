@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import InputError, check_integer, check_real
+from .._checks import InputError, check_integer, check_predictions, check_real
 from ..benchmark import Interval, estimate_proportion_interval
-from ._inputs import check_predictions
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import InputError, check_array, check_integer
-from ._inputs import check_predictions
+from .._checks import InputError, check_array, check_integer, check_predictions
 
 
 @dataclass(frozen=True, eq=False)

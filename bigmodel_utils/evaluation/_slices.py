@@ -10,9 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import InputError, check_integer, check_labels, check_real, check_same_length
+from .._checks import (
+    InputError,
+    check_integer,
+    check_labels,
+    check_predictions,
+    check_real,
+    check_same_length,
+)
 from ..benchmark import Interval, estimate_proportion_interval
-from ._inputs import check_correct, check_predictions
+from ._inputs import check_correct
 
 
 def count_confusions(y: Any, predicted: Any, *, num_classes: int) -> np.ndarray:

@@ -10,11 +10,10 @@ import numpy as np
 
 from .._checks import (
     InputError,
-    check_array,
     check_integer,
     check_labels,
+    check_predictions,
     check_real,
-    check_same_length,
     import_extra,
 )
 
@@ -135,19 +134,7 @@ def corrupt_labels(
 
 
 def _check_out_of_sample(probabilities: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    table = check_array("probabilities", probabilities, shape=(None, None)).astype(np.float64)
-    labels = check_labels("y", y, num_classes=table.shape[1])
-    check_same_length(probabilities=table, y=labels)
-    # Half precision rounds each of many classes; what is no distribution is off by far more.
-    wrong = (table < 0).any(axis=1) | (np.abs(table.sum(axis=1) - 1) > 1e-2)
-    if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
-        raise InputError(
-            "probabilities",
-            "must be non-negative and sum to 1 in each row",
-            f"{table[first][:5]} in row {first}",
-            "pass the output of a softmax",
-        )
+    table, labels = check_predictions(probabilities, y)
     counts = np.bincount(labels, minlength=table.shape[1])
     if (counts > 0).sum() < 2:
         raise InputError("y", "must hold at least two classes", "one", "pass all classes")
