@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTEST = ("-m", "pytest", "-q")
+# Property tests draw the same examples each time here; a bare `pytest` draws new ones.
+PYTEST = ("-m", "pytest", "-q", "--hypothesis-profile=ci")
 
 # What must hold on every backend.
 JAX_TESTS = (
