@@ -328,6 +328,29 @@ def test_intervals_hold_the_law_as_often_as_they_say():
     assert hits >= 33  # of 40; 38 are expected of 95 %, and a bootstrap is a little narrow
 
 
+def count_new_runs_held(without_noise):
+    """How many of 40 new runs, four times the largest size, lie in their interval."""
+    law, hits = costs.CHINCHILLA_REFITTED, 0
+    for seed in range(40):
+        sizes, tokens, losses = draw_runs(law, seed=seed)
+        fit = costs.fit_scaling_law(sizes, tokens, losses=losses, num_resamples=60, seed=seed)
+        if without_noise:
+            fit = dataclasses.replace(fit, residuals=(0.0,))
+        size, data = 4 * sizes.max(), tokens.max()
+        noise = np.random.default_rng(1000 + seed).normal(scale=0.002)
+        interval = fit.predict_loss(size, data)
+        hits += interval.low <= law.predict_loss(size, data) * np.exp(noise) <= interval.high
+    return hits
+
+
+def test_forecasts_hold_new_runs_as_often_as_they_say():
+    assert count_new_runs_held(without_noise=False) >= 34  # of 40; 38 are expected
+
+
+def test_twin_an_interval_of_the_law_alone_misses_runs():
+    assert count_new_runs_held(without_noise=True) < 30
+
+
 def test_fit_shows_itself_and_is_repeatable():
     runs = draw_runs(costs.CHINCHILLA)
     fit, again = (
