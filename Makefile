@@ -7,7 +7,7 @@ READY_JAX := .venv-jax/.ready
 BENCHMARKS := $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test check lint execute bands mutants artifacts bench sphinx lock clean
+.PHONY: help book serve test check lint execute bands mutants artifacts ladder bench sphinx lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ mutants: $(READY) ## break the library on purpose and see that a check of the pa
 
 artifacts: $(READY) ## train the reference models anew and compare seeds (hours)
 	$(BIN)/python -m tools.artifacts
+
+ladder: $(READY) ## record the scaling ladder anew (hours)
+	$(BIN)/python -m tools.ladder
 
 bench: $(READY) ## measure against what a user would otherwise pick
 	@set -e; for script in $(BENCHMARKS); do $(BIN)/python $$script; done

@@ -4,6 +4,7 @@ A model comes with its provenance: what data it saw, which code and versions mad
 loss fell, and the hash of its weights.
 """
 
+from ._ladder import LadderRun, ScalingLadder, load_scaling_ladder, train_ladder_model
 from ._language import load_corpus_windows
 from ._reference import (
     ReferenceModel,
@@ -14,10 +15,14 @@ from ._reference import (
 )
 
 __all__ = [
+    "LadderRun",
     "ReferenceModel",
+    "ScalingLadder",
     "find_stale_parts",
     "list_reference_models",
     "load_corpus_windows",
     "load_reference_model",
+    "load_scaling_ladder",
+    "train_ladder_model",
     "train_reference_model",
 ]
