@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Example:
         >>> main(["recipe", "list"])  # doctest: +ELLIPSIS
-        estimate_model_cost...
+        accumulate_gradients...
         0
     """
     parsed = _build_parser().parse_args(arguments)

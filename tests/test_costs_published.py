@@ -351,6 +351,18 @@ def test_twin_an_interval_of_the_law_alone_misses_runs():
     assert count_new_runs_held(without_noise=True) < 30
 
 
+def test_a_forecast_is_judged_by_its_worst_run():
+    law = costs.CHINCHILLA_REFITTED
+    sizes, tokens = np.array([1e9, 4e9, 2e9]), np.array([1e10, 1e10, 3e10])
+    losses = law.predict_loss(sizes, tokens) / np.array([1.01, 0.96, 1.0])
+    error = costs.measure_forecast_error(law, sizes, num_tokens=tokens, losses=losses)
+    assert error == pytest.approx(0.04)
+    twin = costs.measure_forecast_error(law, tokens, num_tokens=sizes, losses=losses)
+    assert twin > 0.1
+    with pytest.raises(InputError, match="`losses` must be positive"):
+        costs.measure_forecast_error(law, sizes, num_tokens=tokens, losses=-losses)
+
+
 def test_fit_shows_itself_and_is_repeatable():
     runs = draw_runs(costs.CHINCHILLA)
     fit, again = (

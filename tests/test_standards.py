@@ -140,7 +140,7 @@ def test_clause_without_id_is_named_by_its_place():
 
 @pytest.mark.parametrize(
     ("clause_id", "offered"),
-    [("EVAL-01", "EVAL-001"), ("eval-002", "EVAL-002"), ("train001", "TRAIN-001")],
+    [("EVAL_001", "EVAL-001"), ("eval-002", "EVAL-002"), ("train001", "TRAIN-001")],
 )
 def test_unknown_id_lists_near_ones(clause_id, offered):
     with pytest.raises(ValueError, match="`clause_id` must be the id of a clause") as raised:

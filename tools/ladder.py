@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import keras
 from rich.progress import track
 
 from bigmodel_utils.artifacts import _ladder, _reference
@@ -90,8 +91,6 @@ def _record(
 
 
 def _train(width: int, num_tokens: int, learning_rate: float, seed: int) -> dict[str, Any]:
-    import keras
-
     keras.backend.clear_session()  # or every model of the recording stays in memory
     run = _ladder.train_ladder_model(width, num_tokens, learning_rate=learning_rate, seed=seed)
     print(

@@ -48,6 +48,7 @@ from ._scaling import (
     ScalingLaw,
     find_compute_optimal,
     fit_scaling_law,
+    measure_forecast_error,
 )
 from ._statement import (
     CostStatement,
@@ -63,6 +64,7 @@ from ._time import (
     find_smallest_cluster,
 )
 from ._utilization import estimate_utilization
+from ._width import find_width
 
 __all__ = [
     "CHINCHILLA",
@@ -113,8 +115,10 @@ __all__ = [
     "find_compute_optimal",
     "find_published_model",
     "find_smallest_cluster",
+    "find_width",
     "fit_scaling_law",
     "fit_utilization",
+    "measure_forecast_error",
     "measure_statement_errors",
     "predict_runs",
     "split_runs",

@@ -323,6 +323,43 @@ def fit_scaling_law(
     return ScalingFit(law, intervals, error, count, tuple(laws), residuals)
 
 
+def measure_forecast_error(
+    law: ScalingLaw, num_parameters: Any, *, num_tokens: Any, losses: Any
+) -> float:
+    r"""Measures by how much a law misses runs that it was not fitted to.
+
+    Args:
+        law: fitted to other runs.
+        num_parameters: of each held-out run, shape `(num_runs,)`.
+        num_tokens: of each held-out run, shape `(num_runs,)`.
+        losses: final loss of each held-out run in nats per token, shape `(num_runs,)`.
+
+    Returns:
+        The largest :math:`|\hat L / L - 1|` over the runs, a fraction of the loss.
+
+    Raises:
+        InputError: if a number is not positive, or lengths differ.
+
+    Limits:
+        Speaks of the step from the fitted runs to these. The next step of the same factor
+        may miss by more. A loss that falls by a few per cent from one size to the next is
+        easy to predict to a few per cent: set the error beside that fall.
+
+    Example:
+        >>> losses = CHINCHILLA.predict_loss([1e9, 2e9], [2e10, 4e10]) * [1.01, 0.98]
+        >>> error = measure_forecast_error(
+        ...     CHINCHILLA, [1e9, 2e9], num_tokens=[2e10, 4e10], losses=losses
+        ... )
+        >>> f"{error:.4f}"
+        '0.0204'
+    """
+    runs = {"num_parameters": num_parameters, "num_tokens": num_tokens, "losses": losses}
+    arrays = {name: _check_positive(name, value) for name, value in runs.items()}
+    check_same_length(**arrays)
+    predicted = law.predict_loss(arrays["num_parameters"], arrays["num_tokens"])
+    return float(np.max(np.abs(predicted / arrays["losses"] - 1)))
+
+
 def _check_positive(name: str, value: Any) -> np.ndarray:
     array = check_array(name, value, shape=(None,)).astype(float)
     if (array <= 0).any():

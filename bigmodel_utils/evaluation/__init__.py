@@ -21,6 +21,7 @@ from ._comparison import (
 from ._consistency import Consistency, measure_consistency
 from ._recall import Recall, measure_recall
 from ._robustness import Robustness, measure_robustness
+from ._seeds import SeedComparison, compare_over_seeds
 from ._slices import (
     SliceReport,
     count_confusions,
@@ -37,9 +38,11 @@ __all__ = [
     "FlipRate",
     "Recall",
     "Robustness",
+    "SeedComparison",
     "SliceReport",
     "apply_temperature",
     "compare_accuracy",
+    "compare_over_seeds",
     "count_confusions",
     "estimate_num_test_examples",
     "find_worst_errors",

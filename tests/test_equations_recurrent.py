@@ -4,7 +4,6 @@ The functions are read from the page, so that what a reader sees is what is test
 corrupt the printed text and see the comparison fail.
 """
 
-import contextlib
 import functools
 
 import keras
@@ -14,11 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigmodel_utils import models
-from bigmodel_utils.book import CheckFailed
 from tools import notebooks
 
 PAGE = notebooks.ROOT / "chapters" / "03_algorithms" / "rnn.ipynb"
-CELLS = ("rnn-step", "lstm-step", "gru-step", "compare", "memory")
 LIMIT = 1e-5
 RANDOM_SHAPES = settings(max_examples=8, deadline=None)
 
@@ -26,12 +23,12 @@ RANDOM_SHAPES = settings(max_examples=8, deadline=None)
 @functools.cache
 def load_page(find="", replace=""):
     """The definitions of the page, with one piece of its text replaced."""
-    sources = {cell.id: cell.source for cell in notebooks.load_notebook(PAGE).cells}
-    assert not find or sum(sources[cell].count(find) for cell in CELLS) == 1, find
+    cells = notebooks.code_cells(notebooks.load_notebook(PAGE))
+    sources = [cell.source for cell in cells if cell.id.endswith("-defined")]
+    assert not find or sum(source.count(find) for source in sources) == 1, find
     namespace = {"__name__": "page"}
-    for cell in CELLS:
-        with contextlib.suppress(CheckFailed):  # the page's own, which a twin breaks too
-            exec(sources[cell].replace(find, replace) if find else sources[cell], namespace)
+    for source in sources:
+        exec(source.replace(find, replace) if find else source, namespace)
     return namespace
 
 
