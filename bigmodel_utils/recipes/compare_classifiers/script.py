@@ -16,11 +16,14 @@ from bigmodel_utils import benchmark, data, evaluation
 
 NUM_FOLDS = 5
 
+Examples = tuple[np.ndarray, np.ndarray, Sequence[str]]
+"""Inputs, class numbers and one key per example."""
+
 Build = Callable[[int], Any]
 """Function from a seed to an untrained classifier with `fit(x, y)` and `predict(x)`."""
 
 
-def load_examples() -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
+def load_examples() -> Examples:
     """Inputs `(num_examples, num_features)`, class numbers and one key per example."""
     digits = data.load_digits()
     pixels = digits.x[:, 3:-2:3, 3:-2:3, 0]  # the image as scanned, 8 × 8
@@ -41,10 +44,9 @@ def build_baseline(seed: int) -> Any:  # noqa: ARG001  (draws nothing)
     return GaussianNB(var_smoothing=0.01)
 
 
-def judge_out_of_fold(
-    build: Build, x: np.ndarray, y: np.ndarray, keys: Sequence[str], *, dealing: int
-) -> np.ndarray:
+def judge_out_of_fold(build: Build, examples: Examples, *, dealing: int) -> np.ndarray:
     """Whether each example is right, judged by a model that was trained without it."""
+    x, y, keys = examples
     shares = {f"fold {number}": 1 / NUM_FOLDS for number in range(NUM_FOLDS)}
     correct = np.zeros(len(y), dtype=bool)
     for left_out in data.split_by_hash(keys, shares, salt=f"dealing {dealing}").values():
@@ -62,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--test-size", type=int, default=180)
     options = parser.parse_args(arguments)
 
-    x, y, keys = load_examples()
+    examples = load_examples()
     ours, theirs = (
-        np.array([judge_out_of_fold(build, x, y, keys, dealing=n) for n in range(options.dealings)])
+        np.array([judge_out_of_fold(build, examples, dealing=n) for n in range(options.dealings)])
         for build in (build_model, build_baseline)
     )
     per_example = (ours.astype(float) - theirs).mean(axis=0)
@@ -80,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         needed = evaluation.estimate_num_test_examples(abs(lead.value), disagreement)
 
     print(f"accuracy      {ours.mean():.1%} against {theirs.mean():.1%}, out of fold")
-    print(f"lead          {lead:+.2%} over {len(y):,} examples, {options.dealings} dealings")
+    print(
+        f"lead          {lead:+.2%} over {len(examples[1]):,} examples, {options.dealings} dealings"
+    )
     print(f"paired tests  p from {min(p_values):.2g} to {max(p_values):.2g}")
     if flips is not None:
         print(f"wrong set     {flips.flipped:.1%} of test sets of {options.test_size} examples")
