@@ -108,7 +108,8 @@ def test_a_first_visit_is_light(browser, address):
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_equations_are_typeset(browser, address, page):
     with Visit(browser, address, page) as visit:
-        visit.page.wait_for_selector("mjx-container")
+        # In the article: a heading with an equation stands in the folded contents too.
+        visit.page.wait_for_selector("article mjx-container")
         assert visit.page.locator("mjx-container[display=true]").count() >= 1
         assert visit.page.locator("mjx-merror").count() == 0
         assert not re.search(r"\\(operatorname|frac|sum)", visit.page.inner_text("article"))
