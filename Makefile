@@ -53,7 +53,7 @@ mutants: $(READY) ## break the library on purpose and see that a check of the pa
 artifacts: $(READY) ## train the reference models anew and compare seeds (hours)
 	$(BIN)/python -m tools.artifacts
 
-ladder: $(READY) ## record the scaling ladder anew (hours)
+ladder: $(READY) ## record the scaling ladder anew (an hour)
 	$(BIN)/python -m tools.ladder
 
 bench: $(READY) ## measure against what a user would otherwise pick

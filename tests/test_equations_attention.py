@@ -18,16 +18,7 @@ few_examples = settings(max_examples=8, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def load_equations():
-    """Runs the cells of the page that define something and nothing else."""
-    names = {"np": np, "tf": tf}
-    for cell in notebooks.code_cells(notebooks.load_notebook(PAGE)):
-        if cell.id.endswith("-defined"):
-            exec(cell.source, names)
-    return names
-
-
-EQUATIONS = load_equations()
+EQUATIONS = notebooks.load_definitions(PAGE, np=np, tf=tf)
 attend, attend_backwards, attend_heads, attend_turned, read, turn, weigh = (
     EQUATIONS[name]
     for name in (

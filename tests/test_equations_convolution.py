@@ -22,13 +22,7 @@ RANDOM_SHAPES = settings(max_examples=12, deadline=None)
 @functools.cache
 def load_page(find="", replace=""):
     """The definitions of the page, with one piece of its text replaced."""
-    cells = notebooks.code_cells(notebooks.load_notebook(PAGE))
-    sources = [cell.source for cell in cells if cell.id.endswith("-defined")]
-    assert not find or sum(source.count(find) for source in sources) == 1, find
-    namespace = {"__name__": "page"}
-    for source in sources:
-        exec(source.replace(find, replace) if find else source, namespace)
-    return namespace
+    return notebooks.load_definitions(PAGE, find=find, replace=replace)
 
 
 def compare(*sizes, **options):

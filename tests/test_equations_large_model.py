@@ -17,16 +17,7 @@ few_examples = settings(max_examples=8, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def load_equations():
-    """Runs the cells of the page that define something and nothing else."""
-    names = {"keras": keras, "models": models, "np": np, "tf": tf}
-    for cell in notebooks.code_cells(notebooks.load_notebook(PAGE)):
-        if cell.id.endswith("-defined"):
-            exec(cell.source, names)
-    return names
-
-
-EQUATIONS = load_equations()
+EQUATIONS = notebooks.load_definitions(PAGE, keras=keras, models=models, np=np, tf=tf)
 dense, dense_backwards, run_keras, measure_error, count_products = (
     EQUATIONS[name]
     for name in ("dense", "dense_backwards", "run_keras", "measure_error", "count_products")

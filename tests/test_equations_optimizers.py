@@ -21,16 +21,7 @@ shares = st.floats(0.1, 0.95)
 rates = st.floats(0.05, 0.5)
 
 
-def load_equations():
-    """Runs the cells of the page that define something and nothing else."""
-    names = {"np": np, "tf": tf, "keras": keras}
-    for cell in notebooks.code_cells(notebooks.load_notebook(PAGE)):
-        if cell.id.endswith("-defined"):
-            exec(cell.source, names)
-    return names
-
-
-EQUATIONS = load_equations()
+EQUATIONS = notebooks.load_definitions(PAGE, np=np, tf=tf, keras=keras)
 adapt, clip, decode, descend, follow, gather_speed, look_ahead, rescale = (
     EQUATIONS[name]
     for name in (

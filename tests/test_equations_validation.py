@@ -18,16 +18,7 @@ few_examples = settings(max_examples=10, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def load_equations():
-    """Runs the cells of the page that define something and nothing else."""
-    names = {"NormalDist": NormalDist, "keras": keras, "np": np, "tf": tf}
-    for cell in notebooks.code_cells(notebooks.load_notebook(PAGE)):
-        if cell.id.endswith("-defined"):
-            exec(cell.source, names)
-    return names
-
-
-EQUATIONS = load_equations()
+EQUATIONS = notebooks.load_definitions(PAGE, NormalDist=NormalDist, keras=keras, np=np, tf=tf)
 temper, temper_keras = EQUATIONS["temper"], EQUATIONS["temper_keras"]
 estimate_wrong, split_variance, combine_variance = (
     EQUATIONS[name] for name in ("estimate_wrong", "split_variance", "combine_variance")

@@ -20,16 +20,7 @@ seeds = st.integers(0, 2**32 - 1)
 temperatures = st.sampled_from([1.0, 2.0, 3.0, 8.0])
 
 
-def load_equations():
-    """Runs the cells of the page that define something and nothing else."""
-    names = {}
-    for cell in notebooks.code_cells(notebooks.load_notebook(PAGE)):
-        if cell.id.endswith("-defined"):
-            exec(cell.source, names)
-    return names
-
-
-EQUATIONS = load_equations()
+EQUATIONS = notebooks.load_definitions(PAGE)
 diverge, diverge_clipped, measure_error, run_keras, softmax = (
     EQUATIONS[name]
     for name in ("diverge", "diverge_clipped", "measure_error", "run_keras", "softmax")

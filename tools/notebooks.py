@@ -322,3 +322,27 @@ def _insert_parameters(notebook: nbformat.NotebookNode, parameters: Mapping[str,
 def _code_cell(identifier: str, source: str) -> nbformat.NotebookNode:
     cell: nbformat.NotebookNode = _V4.new_code_cell(source, id=identifier)
     return cell
+
+
+def load_definitions(
+    path: Path, *, find: str = "", replace: str = "", **names: Any
+) -> dict[str, Any]:
+    """Runs the cells of a page whose ids end in `-defined`, and nothing else of it.
+
+    Args:
+        path: the notebook.
+        find: text that stands in these cells exactly once, for a twin; empty for none.
+        replace: what stands there instead.
+        **names: what other cells of the page have imported.
+
+    Returns:
+        What the cells define, by name.
+    """
+    cells = code_cells(load_notebook(path))
+    sources = [cell.source for cell in cells if cell.id.endswith("-defined")]
+    if find and sum(source.count(find) for source in sources) != 1:
+        raise ValueError(f"{path.name}: must hold exactly once: {find}")
+    namespace = {"__name__": path.stem, **names}
+    for source in sources:
+        exec(source.replace(find, replace) if find else source, namespace)
+    return namespace
