@@ -18,16 +18,21 @@ ROOT = Path(bigmodel_utils.__file__).parent
 # none but each other.
 ARROWS = {
     "_checks": set(),
+    "_report": set(),
     "hardware": {"_checks"},
     "benchmark": {"_checks"},
-    "costs": {"_checks", "hardware", "benchmark"},
+    "costs": {"_checks", "_report", "hardware", "benchmark"},
     "evaluation": {"_checks", "benchmark"},
     "data": {"_checks"},
-    "reliability": {"_checks", "data", "benchmark"},
+    "reliability": {"_checks", "_report", "data", "benchmark"},
     "models": {"_checks", "hardware", "costs"},
     "generation": {"_checks", "hardware", "costs", "models"},
     "training": {"_checks", "hardware", "data", "models", "benchmark"},
-    "artifacts": {"_checks", "data", "models", "training"},
+    "compression": {
+        *("_checks", "_report", "hardware", "costs", "benchmark"),
+        *("models", "generation", "training"),
+    },
+    "artifacts": {"_checks", "data", "models", "training", "compression"},
     "standards": set(),
 }
 TOP = {"__main__", "book", "cli", "recipes"}

@@ -26,8 +26,11 @@ JAX_TESTS = (
     *("tests/test_transformer.py", "tests/test_generation.py", "tests/test_jax.py"),
     *("tests/test_costs.py", "tests/test_costs_published.py", "tests/test_costs_keras.py"),
     *("tests/test_costs_jax.py", "tests/test_costs_utilization.py"),
+    *("tests/test_compression_result.py", "tests/test_pruning.py", "tests/test_structured.py"),
+    *("tests/test_quantization.py", "tests/test_gptq.py", "tests/test_distillation.py"),
+    *("tests/test_lora.py", "tests/test_low_rank.py"),
     *("bigmodel_utils/training", "bigmodel_utils/models", "bigmodel_utils/generation.py"),
-    "bigmodel_utils/costs",
+    *("bigmodel_utils/costs", "bigmodel_utils/compression"),
 )
 INTERPRETERS = {"jax": ".venv-jax/bin/python"}
 ENVIRONMENTS = {"jax": {"KERAS_BACKEND": "jax"}}

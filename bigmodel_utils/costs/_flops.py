@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .._checks import check_choice, check_integer
+from .._report import Report, format_count
 from ._architecture import GATED_ACTIVATIONS, Architecture, list_weights
 from ._parameters import count_parameters
-from ._report import Report, format_count
 
 RECOMPUTATIONS = ("none", "selective", "full")
 ATTENTION_PAIRS = ("all", "seen")

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from .._checks import InputError, check_integer
-from ._report import Report, format_count
+from .._report import Report, format_count
 
 Shape = tuple[int, ...]
 Rule = Callable[[Any, list[Shape], Shape], int]

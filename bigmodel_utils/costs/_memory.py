@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .._checks import check_choice, check_integer
+from .._report import DTYPE_BYTES, Report, format_bytes
 from ._architecture import Architecture, Weight, list_weights
 from ._plan import STATES_PER_PARAMETER, Parallelism, TrainingPlan, check_fit
-from ._report import DTYPE_BYTES, Report, format_bytes
 
 # Arrays as large as a feed-forward layer that its backward pass needs: what enters the
 # activation, its parts that the derivative takes, what leaves it, and the product.

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 from .._checks import check_integer, check_real
+from .._report import Report, format_bytes, format_count, format_seconds
 from ._architecture import Architecture
 from ._memory import count_checkpoint_bytes
 from ._plan import TrainingPlan
-from ._report import Report, format_bytes, format_count, format_seconds
 
 
 @dataclass(frozen=True)

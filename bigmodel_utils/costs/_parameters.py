@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from .._report import Report, format_count
 from ._architecture import Architecture, list_weights
-from ._report import Report, format_count
 
 
 @dataclass(frozen=True)

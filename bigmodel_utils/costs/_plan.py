@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .._checks import InputError, check_choice, check_integer
+from .._report import DTYPE_BYTES
 from ._architecture import Architecture
 from ._flops import RECOMPUTATIONS
-from ._report import DTYPE_BYTES
 
 STATES_PER_PARAMETER: Mapping[str, int] = {
     "sgd": 0,

@@ -8,10 +8,10 @@ from statistics import median
 from typing import Any
 
 from .._checks import InputError
+from .._report import Report
 from ._architecture import Architecture
 from ._flops import estimate_training_flops
 from ._published import PUBLISHED_MODELS, load_table, make_architecture
-from ._report import Report
 
 
 @dataclass(frozen=True)

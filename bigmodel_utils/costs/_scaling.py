@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .._checks import InputError, check_array, check_integer, check_real, check_same_length
+from .._report import Report, format_count
 from ..benchmark import Interval
-from ._report import Report, format_count
 from ._solver import minimise_huber
 
 _PARAMETERS = ("irreducible_loss", "model_factor", "data_factor", "model_exponent", "data_exponent")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .._checks import InputError, check_integer, check_real
+from .._report import Report, format_bytes, format_count
 from ._architecture import Architecture
 from ._flops import estimate_training_flops
 from ._memory import count_kv_cache_bytes, count_weight_bytes
 from ._parameters import count_parameters
-from ._report import Report, format_bytes, format_count
 
 
 @dataclass(frozen=True)

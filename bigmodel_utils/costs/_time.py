@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 from .._checks import InputError, check_choice, check_integer, check_real
+from .._report import DTYPE_BYTES, Report, format_count, format_seconds
 from ..hardware import DeviceSpec
 from ._architecture import Architecture, list_weights
 from ._flops import estimate_inference_flops, estimate_training_flops
 from ._memory import count_kv_cache_bytes, count_weight_bytes, estimate_memory
 from ._plan import Parallelism, TrainingPlan, check_fit
-from ._report import DTYPE_BYTES, Report, format_count, format_seconds
 
 
 @dataclass(frozen=True)

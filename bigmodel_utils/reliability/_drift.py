@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import InputError, check_array, check_integer, check_real, check_same_length
-from ._render import Table, render_html, render_text
+from .._report import Table, render_html, render_text
 
 # Sums in another order differ in the last digits: what differs by less is a tie.
 _TIE = 1e-9

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._checks import InputError, check_same_length, import_extra
-from ._render import Table, render_html, render_text
+from .._report import Table, render_html, render_text
 
 # Offending values that a report quotes.
 _NUM_QUOTED = 3
