@@ -29,6 +29,7 @@ JAX_TESTS = (
     *("tests/test_compression_result.py", "tests/test_pruning.py", "tests/test_structured.py"),
     *("tests/test_quantization.py", "tests/test_gptq.py", "tests/test_distillation.py"),
     *("tests/test_lora.py", "tests/test_low_rank.py"),
+    "tests/test_depth.py",
     *("bigmodel_utils/training", "bigmodel_utils/models", "bigmodel_utils/generation.py"),
     *("bigmodel_utils/costs", "bigmodel_utils/compression"),
 )

@@ -4,6 +4,7 @@ A transformation takes a model and examples, and returns a new model with a repo
 changed; the model passed in stays as it was. What it cannot change it names.
 """
 
+from ._depth import prune_branches
 from ._result import (
     Agreement,
     Compressed,
@@ -20,4 +21,5 @@ __all__ = [
     "ModelSize",
     "measure_agreement",
     "measure_size",
+    "prune_branches",
 ]
