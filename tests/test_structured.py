@@ -247,7 +247,7 @@ def test_gradients_are_those_of_finite_differences():
     model.compile("sgd", "mse")
     x, y = np.random.default_rng(1).normal(size=(2, 5, 3)).astype("float32")
     y = y[:, :2]
-    kernel, bias = compute_gradients(model, x, y, layers=[model.layers[-1]])
+    kernel, bias = compute_gradients(model, (x, y), layers=[model.layers[-1]])
     weights = model.layers[-1].get_weights()
     step = 1e-2
     for index in np.ndindex(weights[0].shape):

@@ -95,7 +95,7 @@ def _measure_taylor(
     totals: dict[int, float] = {}
     for start in range(0, len(x), BATCH_SIZE):
         rows = slice(start, start + BATCH_SIZE)
-        gradients = iter(compute_gradients(model, x[rows], y[rows], layers=makers))
+        gradients = iter(compute_gradients(model, (x[rows], y[rows]), layers=makers))
         products = {
             layer.name: [
                 weight.astype(np.float64) * next(gradients) for weight in layer.get_weights()
@@ -108,7 +108,7 @@ def _measure_taylor(
 
 
 def compute_gradients(
-    model: Any, x: np.ndarray, y: np.ndarray, *, layers: list[Any]
+    model: Any, data: tuple[np.ndarray, np.ndarray], *, layers: list[Any]
 ) -> list[np.ndarray]:
     """Gradients of the compiled loss by the weights of the given layers, in inference mode.
 
@@ -117,6 +117,7 @@ def compute_gradients(
     """
     import keras
 
+    x, y = data
     weights = [weight for layer in layers for weight in layer.trainable_weights]
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

@@ -5,11 +5,13 @@ says which. A device that is not in the table is unknown, never guessed.
 """
 
 from ._devices import Device, detect_devices, measure_cpu_rates, recommend_precision
+from ._features import CPU_FEATURES, list_cpu_features
 from ._machine import MachineReport, inspect_machine
 from ._specs import DEVICE_SPECS, DeviceSpec, find_device_spec
 from ._tiers import TIERS, TierAdvice, recommend_tier, resolve_tier
 
 __all__ = [
+    "CPU_FEATURES",
     "DEVICE_SPECS",
     "TIERS",
     "Device",
@@ -19,6 +21,7 @@ __all__ = [
     "detect_devices",
     "find_device_spec",
     "inspect_machine",
+    "list_cpu_features",
     "measure_cpu_rates",
     "recommend_precision",
     "recommend_tier",
