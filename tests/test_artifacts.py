@@ -28,15 +28,17 @@ def change(folder, **values):
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}))
 
 
-def test_the_shipped_model_is_fresh_small_and_documented():
-    assert artifacts.find_stale_parts("language_model") == []
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= LIMIT_BYTES
-    provenance = json.loads((SHIPPED / _reference.PROVENANCE).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["language_model", "language_model_student"])
+def test_a_shipped_model_is_fresh_small_and_documented(name):
+    folder = _reference.SHIPPED / name
+    assert artifacts.find_stale_parts(name) == []
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= LIMIT_BYTES
+    provenance = json.loads((folder / _reference.PROVENANCE).read_text(encoding="utf-8"))
     assert provenance["data"]["licence"] == "PSF License Agreement (LICENSE.txt)"
     assert provenance["data"]["python_version"] == provenance["versions"]["python"]
     assert provenance["dtype"] == "float16"
-    with np.load(SHIPPED / _reference.WEIGHTS, allow_pickle=False) as stored:
-        assert {stored[name].dtype for name in stored.files} == {np.dtype("float16")}
+    with np.load(folder / _reference.WEIGHTS, allow_pickle=False) as stored:
+        assert {stored[key].dtype for key in stored.files} == {np.dtype("float16")}
 
 
 def test_the_shipped_model_lies_between_those_of_other_seeds():
@@ -44,6 +46,20 @@ def test_the_shipped_model_lies_between_those_of_other_seeds():
     others = [metrics["loss"] for metrics in provenance["other_seeds"].values()]
     assert len(others) >= 2
     assert min(others) <= provenance["test_as_stored"]["loss"] <= max(others)
+
+
+def test_the_student_is_less_than_half_and_loses_three_per_cent_at_most():
+    teacher, student = (
+        json.loads((_reference.SHIPPED / name / _reference.PROVENANCE).read_text(encoding="utf-8"))
+        for name in ("language_model", "language_model_student")
+    )
+    assert student["teacher_weights_sha256"] == teacher["weights_sha256"]
+    assert student["num_parameters"] < teacher["num_parameters"] / 2
+    assert student["test_as_stored"]["loss"] <= 1.03 * teacher["test_as_stored"]["loss"]
+    # As many steps of as many examples: more training is not what makes it good.
+    settings = [each["training"]["settings"] for each in (teacher, student)]
+    assert settings[0]["num_epochs"] == settings[1]["num_epochs"]
+    assert settings[0]["batch_size"] == settings[1]["batch_size"]
 
 
 @pytest.mark.parametrize(
@@ -81,8 +97,9 @@ def test_comments_and_docstrings_are_not_code(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_shipped_model_has_the_loss_it_claims():
-    reference = artifacts.load_reference_model("language_model")
+@pytest.mark.parametrize("name", ["language_model", "language_model_student"])
+def test_a_shipped_model_has_the_loss_it_claims(name):
+    reference = artifacts.load_reference_model(name)
     windows = artifacts.load_corpus_windows(reference.tokenizer, ["test"])["test"]
     claimed = reference.provenance["test_as_stored"]["loss"]
     assert evaluate(reference.model, windows)["loss"] == pytest.approx(claimed, rel=1e-4)

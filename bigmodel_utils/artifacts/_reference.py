@@ -17,7 +17,7 @@ import numpy as np
 from .._checks import InputError, check_choice, check_integer, import_extra
 from ..data import find_cache, load_digits, load_standard_library
 from ..training import CheckpointSettings
-from . import _classifiers, _language
+from . import _classifiers, _language, _student
 from ._provenance import TrainedModel, hash_code, hash_file, list_versions
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -62,12 +62,26 @@ _LANGUAGE_CODE = (
     *("models/_transformer.py", "models/_attention.py"),
     *("data/_corpus.py", "data/_tokens.py", "artifacts/_language.py"),
 )
+_STUDENT_CODE = (
+    "artifacts/_student.py",
+    *(f"compression/_{name}.py" for name in ("depth", "structured", "channels", "importance")),
+    *("compression/_distillation.py", "compression/_distiller.py"),
+)
 _BUILDERS = {
     "language_model": _Builder(
         _language.build,
         _language.train_language_model,
         lambda: load_standard_library("source").sha256,
         _LANGUAGE_CODE,
+        is_shipped=True,
+    ),
+    "language_model_student": _Builder(
+        _student.build_student,
+        partial(
+            _student.train_student, load_teacher=lambda: load_reference_model("language_model")
+        ),
+        lambda: load_standard_library("source").sha256,
+        (*_LANGUAGE_CODE, *_STUDENT_CODE),
         is_shipped=True,
     ),
     "digits_teacher": _Builder(
@@ -90,7 +104,7 @@ def list_reference_models() -> tuple[str, ...]:
 
     Example:
         >>> list_reference_models()
-        ('language_model', 'digits_teacher', 'digits_student')
+        ('language_model', 'language_model_student', 'digits_teacher', 'digits_student')
     """
     return tuple(_BUILDERS)
 
@@ -103,9 +117,9 @@ def load_reference_model(name: str) -> ReferenceModel:
     a cached one is never stale.
 
     Args:
-        name: one of `list_reference_models()`: a language model of Python source (shipped),
-            the article's image classifier as a teacher, and a student of a sixteenth of its
-            size.
+        name: one of `list_reference_models()`: a language model of Python source and its
+            distilled student of less than half its size (both shipped), the article's image
+            classifier as a teacher, and a student of a sixteenth of its size.
 
     Returns:
         The model with its provenance.

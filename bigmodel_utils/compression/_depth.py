@@ -56,7 +56,7 @@ def prune_branches(model: Any, examples: Any, *, residuals: Collection[str]) -> 
         return tensors[0][kept[layer.name]] if layer.name in kept else layer(*tensors, **options)
 
     # A functional model without the compilation: its own would not fit before all is renamed.
-    walked = keras.Model(model.inputs, model.outputs, name=model.name)
+    walked = keras.Model(model.input, model.output, name=model.name)
     smaller = keras.models.clone_model(walked, call_function=call)
     for layer in filter(lambda layer: layer.weights, smaller.layers):
         layer.set_weights(model.get_layer(layer.name).get_weights())

@@ -208,7 +208,7 @@ def _rebuild(model: Any, channels: ChannelMap, removed: set[int]) -> Any:
 
     is_functional = not isinstance(model, keras.Sequential)
     # Without its compilation, which is copied at the end and with a clearer error.
-    walked = keras.Model(model.inputs, model.outputs, name=model.name) if is_functional else model
+    walked = keras.Model(model.input, model.output, name=model.name) if is_functional else model
     smaller = keras.models.clone_model(walked, clone_function=shrink)
     for layer in filter(lambda layer: layer.weights, model.layers):
         cuts = channels.cuts.get(layer.name, [{}] * len(layer.weights))

@@ -53,7 +53,10 @@ def describe_run(
     return RunIdentity(
         settings=settings.to_dict(),
         backend=keras.backend.backend(),
-        model_shapes=[f"{variable.dtype}{list(variable.shape)}" for variable in model.variables],
+        model_shapes=[
+            *(f"{variable.dtype}{list(variable.shape)}" for variable in model.variables),
+            *getattr(model, "fixed_parts", ()),  # what decides the run and is no variable of it
+        ],
         training_data_sha256=_hash_examples(training_data),
         validation_data_sha256=_hash_examples(validation_data),
     )
