@@ -33,7 +33,7 @@ class IntegerKernel:
     def decode(self) -> np.ndarray:
         """The weights that the integers stand for, `(num_inputs, num_outputs)`."""
         steps, zeros = self._spread()
-        return (self.integers - zeros) * steps
+        return np.asarray((self.integers - zeros) * steps)
 
     def _spread(self) -> tuple[np.ndarray, np.ndarray]:
         """Steps and zeros of every weight."""
@@ -169,4 +169,4 @@ def _round(weights: np.ndarray, grid: IntegerKernel, num_bits: int) -> IntegerKe
 
 def _to_integers(wanted: np.ndarray, num_bits: int) -> np.ndarray:
     half = 2 ** (num_bits - 1)
-    return np.clip(np.rint(wanted), -half, half - 1).astype(np.int8)
+    return np.asarray(np.clip(np.rint(wanted), -half, half - 1), np.int8)

@@ -13,7 +13,7 @@ import numpy as np
 from .._checks import InputError, check_choice, check_integer
 from .._report import Report, format_count
 from ._gptq import quantize_with_gptq
-from ._models import check_examples, check_model, copy_model
+from ._models import check_examples, check_model, compile_alike, copy_model
 from ._result import Compressed, make_report
 
 MODES = ("int8", "int4")
@@ -135,7 +135,7 @@ def quantize_weights(
         Transformers (2023).
     """
     inputs = _check_request(model, examples, mode=mode, method=method, block_size=block_size)
-    changed = copy_model(model)
+    changed = copy_model(model, is_compiled=False)
     with warnings.catch_warnings():
         # Keras warns of each layer that stays as it is; the report names them.
         warnings.simplefilter("ignore", UserWarning)
@@ -150,6 +150,8 @@ def quantize_weights(
         )
     if method == "gptq":
         _round_again(model, changed, inputs, block_size)
+    # Not before: an optimizer keeps moments of what it was built for, kernels of floats too.
+    compile_alike(changed, model)
     report = make_report(
         model,
         changed,
