@@ -103,6 +103,12 @@ def test_the_language_model_runs_in_both(language_model, tmp_path, precision):
     assert load_runner(tmp_path / "m.onnx")(TOKENS[:3, :7]).shape == (3, 7, 32)  # free lengths
 
 
+def test_small_numbers_stay_numbers_for_the_caller(language_model, tmp_path):
+    export_onnx(language_model, tmp_path / "m.onnx", examples=TOKENS)
+    load_runner(tmp_path / "m.onnx")(TOKENS)
+    assert np.float32(1e-38) / np.float32(16) > 0
+
+
 def test_the_model_is_as_it_was(classifier, tmp_path):
     before = [w.copy() for w in classifier.get_weights()]
     export_onnx(classifier, tmp_path / "m.onnx", examples=IMAGES, precision="static_int8")

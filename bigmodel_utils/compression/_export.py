@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,9 +74,10 @@ def load_runner(path: str | Path, *, num_threads: int = 1) -> Runner:
         MissingExtraError: if the runtime is not installed.
 
     Limits:
-        One input and one output. Numbers too small for a normal float32 are taken as zero in
-        ONNX Runtime: a masked softmax is full of them, and x86 computes with them many times
-        slower. LiteRT plans its memory anew when the shape of the input changes.
+        One input and one output. For an ONNX model with attention, numbers too small for a
+        normal float32 are taken as zero: a masked softmax is full of them, and x86 computes
+        with them many times slower. It runs in a thread of its own. LiteRT plans its memory
+        anew when the shape of the input changes.
 
     Example:
         >>> load_runner("model.onnx")  # doctest: +SKIP
@@ -93,16 +95,28 @@ def load_runner(path: str | Path, *, num_threads: int = 1) -> Runner:
 
 
 def _load_onnx(file: Path, num_threads: int) -> Runner:
+    onnx = import_extra("onnx", extra="edge")
     onnxruntime = import_extra("onnxruntime", extra="edge")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def open_session() -> Any:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    submit: Callable[..., Any] = lambda function, *given: function(*given)  # noqa: E731
+    if any(node.op_type == "Attention" for node in onnx.load(file).graph.node):
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        # The runtime sets this for the thread that calls it, and for good: one of its own.
+        worker = ThreadPoolExecutor(max_workers=1)
+        submit = lambda function, *given: worker.submit(function, *given).result()  # noqa: E731
+    session = submit(open_session)
     (source,) = session.get_inputs()
     kind = np.int32 if "int" in source.type else np.float32
-    return lambda x: session.run(None, {source.name: np.asarray(x, dtype=kind)})[0]
+    return lambda x: np.asarray(
+        submit(session.run, None, {source.name: np.asarray(x, dtype=kind)})[0]
+    )
 
 
 def _load_litert(file: Path, num_threads: int) -> Runner:
