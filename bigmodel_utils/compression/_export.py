@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from .._checks import InputError, check_choice, check_integer, import_extra
 from .._report import Report, format_bytes
+from ._files import write_beside
 from ._models import check_examples, check_model, predict
 from ._result import Agreement, compare_outputs
 
@@ -169,8 +169,8 @@ def check_export(model: Any, examples: Any, *, precision: str, known: tuple[str,
 
 
 @contextmanager
-def write_beside(path: str | Path, *, suffix: str) -> Iterator[Path]:
-    """Gives a file in a folder beside `path`, and moves it there if the block succeeds.
+def open_export(path: str | Path, *, suffix: str) -> Iterator[Path]:
+    """`write_beside` for a file of a runtime, known by its suffix; its folder is made.
 
     Raises:
         InputError: if the suffix is another or the folder takes no file.
@@ -178,17 +178,11 @@ def write_beside(path: str | Path, *, suffix: str) -> Iterator[Path]:
     target = Path(path)
     if target.suffix != suffix:
         raise InputError("path", f"must end in {suffix}", target.name, "rename it")
-    try:
+    # Where the folder cannot be made, writing beside says so.
+    with suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise InputError(
-            "path", "must lie in a folder that takes files", str(error), "pass another folder"
-        ) from error
-    with made as folder:
-        beside = Path(folder) / target.name
+    with write_beside(target) as beside:
         yield beside
-        beside.replace(target)
 
 
 def compare_file(model: Any, file: Path, *, examples: np.ndarray) -> Agreement:

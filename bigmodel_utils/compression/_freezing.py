@@ -9,8 +9,7 @@ from typing import Any
 
 from .._checks import InputError, check_integer
 from ..training import CheckpointSettings, Examples, TrainingRun, TrainingSettings, train
-from ._masks import Filters, _matches
-from ._models import check_model, compile_alike, copy_model
+from ._models import Filters, check_model, compile_alike, copy_model, matches_filters
 
 
 def freeze_layers(model: Any, *, num_trainable: int | None = None, filters: Filters = None) -> Any:
@@ -56,7 +55,7 @@ def freeze_layers(model: Any, *, num_trainable: int | None = None, filters: Filt
         )
         frozen = [layer.name for layer in with_weights[:-count]]
     else:
-        frozen = [layer.name for layer in with_weights if _matches(layer, filters)]
+        frozen = [layer.name for layer in with_weights if matches_filters(layer, filters)]
     copy = copy_model(model, is_compiled=False)
     for name in frozen:
         copy.get_layer(name).trainable = False

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import InputError, import_extra
-from ._export import ExportReport, check_export, compare_file, describe_export, write_beside
+from ._export import ExportReport, check_export, compare_file, describe_export, open_export
 
 LITERT_PRECISIONS = ("float32", "float16", "int8", "static_int8", "int4")
 
@@ -60,7 +60,7 @@ def export_litert(
             repr(keras.backend.backend()),
             "load the model's file under TensorFlow and export it there",
         )
-    with write_beside(path, suffix=".tflite") as file:
+    with open_export(path, suffix=".tflite") as file:
         if precision == "int4":
             plain = file.with_name("float32.tflite")
             plain.write_bytes(_convert(model, inputs, "float32"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,12 +12,22 @@ from typing import Any
 import numpy as np
 
 from .._checks import InputError, check_choice, check_integer, check_real
-from ._masks import Filters, _matches, _to_numpy
-from ._models import check_examples, check_model, compile_alike, copy_model
+from ._files import write_beside
+from ._models import (
+    Filters,
+    check_examples,
+    check_model,
+    choose_layers,
+    compile_alike,
+    copy_model,
+    has_matrix,
+    matches_filters,
+    to_numpy,
+)
+from ._quantization import MODES
 from ._result import Compressed, make_report
 
 _ADAPTABLE = ("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D")
-_MODES = ("int8", "int4")
 
 
 def add_adapters(
@@ -76,8 +85,13 @@ def add_adapters(
     check_integer("rank", rank, at_least=1)
     strength = float(rank) if alpha is None else check_real("alpha", alpha, at_least=0)
     if quantize is not None:
-        check_choice("quantize", quantize, _MODES)
-    chosen, left_out = _choose(model, filters)
+        check_choice("quantize", quantize, MODES)
+    chosen, left_out = choose_layers(
+        filter(lambda layer: has_matrix(layer.weights), model.layers),
+        filters,
+        explain=lambda layer: _explain(layer, filters),
+        wanted="that takes an adapter",
+    )
     for layer in chosen:
         rows, columns = _measure_matrix(layer.kernel.shape)
         if rank > min(rows, columns):
@@ -134,21 +148,11 @@ def write_adapters(model: Any, path: str | Path) -> Path:
     }
     arrays = {"about": np.array(json.dumps(about))}
     for number, layer in enumerate(layers):
-        arrays[f"{number}_a"] = _to_numpy(layer.lora_kernel_a)
-        arrays[f"{number}_b"] = _to_numpy(layer.lora_kernel_b)
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            os.fsync(file.fileno())
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            "path", "must be a file that can be written", str(error), "pass another path"
-        ) from error
-    return target
+        arrays[f"{number}_a"] = to_numpy(layer.lora_kernel_a)
+        arrays[f"{number}_b"] = to_numpy(layer.lora_kernel_b)
+    with write_beside(path) as beside, beside.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    return Path(path)
 
 
 def load_adapters(model: Any, path: str | Path) -> Any:
@@ -243,7 +247,7 @@ def merge_adapters(model: Any, examples: Any) -> Compressed:
         weights = layer.get_weights()
         if layer.name in adapted:
             weights = [merge_kernel(layer), *([] if layer.bias is None else [layer.bias])]
-            weights = [np.asarray(keras.ops.convert_to_numpy(weight)) for weight in weights]
+            weights = [to_numpy(weight) for weight in weights]
         merged.get_layer(layer.name).set_weights(weights)
         # What was frozen for the adapters' sake may learn again.
         merged.get_layer(layer.name).trainable = True
@@ -264,41 +268,27 @@ def merge_kernel(layer: Any) -> np.ndarray:
     from keras import ops, quantizers
 
     if layer.quantization_mode is None:
-        return _to_numpy(layer.kernel)
+        return to_numpy(layer.kernel)
     kernel = layer._kernel
     if layer.quantization_mode == "int4":
         kernel = quantizers.unpack_int4(kernel, layer._orig_output_dim, axis=-1)
-    kernel, scale = (_to_numpy(each).astype("float32") for each in (kernel, layer.kernel_scale))
+    kernel, scale = (to_numpy(each).astype("float32") for each in (kernel, layer.kernel_scale))
     if hasattr(layer, "kernel_zero"):  # a scale and a zero for each block of inputs
-        block = _to_numpy(layer.g_idx).astype(int)
-        kernel = (kernel - _to_numpy(layer.kernel_zero).astype("float32")[block]) * scale[block]
+        block = to_numpy(layer.g_idx).astype(int)
+        kernel = (kernel - to_numpy(layer.kernel_zero).astype("float32")[block]) * scale[block]
     else:
         kernel = kernel / scale
     change = ops.matmul(layer.lora_kernel_a, layer.lora_kernel_b)
-    return np.asarray(kernel + layer.lora_alpha / layer.lora_rank * _to_numpy(change))
+    return np.asarray(kernel + layer.lora_alpha / layer.lora_rank * to_numpy(change))
 
 
-def _choose(model: Any, filters: Filters) -> tuple[list[Any], dict[str, str]]:
-    chosen, left_out = [], {}
-    for layer in model.layers:
-        if not any(len(weight.shape) > 1 for weight in layer.weights):
-            continue
-        if type(layer).__name__ not in _ADAPTABLE:
-            left_out[layer.name] = f"a {type(layer).__name__} takes no adapter"
-        elif not _matches(layer, filters):
-            left_out[layer.name] = "the filters do not match it"
-        elif layer.kernel_constraint is not None:
-            left_out[layer.name] = "its kernel has a constraint"
-        else:
-            chosen.append(layer)
-    if not chosen:
-        raise InputError(
-            "model" if filters is None else "filters",
-            "must leave a layer that takes an adapter",
-            "; ".join(f"{name}: {reason}" for name, reason in left_out.items()) or "none",
-            "name Dense, EinsumDense or Conv layers",
-        )
-    return chosen, left_out
+def _explain(layer: Any, filters: Filters) -> str | None:
+    """Why a layer with a matrix gets no adapter, or None."""
+    if type(layer).__name__ not in _ADAPTABLE:
+        return f"a {type(layer).__name__} takes no adapter"
+    if not matches_filters(layer, filters):
+        return "the filters do not match it"
+    return None if layer.kernel_constraint is None else "its kernel has a constraint"
 
 
 def _adapt(model: Any, names: Iterable[str], *, rank: int, alpha: float, mode: str | None) -> Any:
@@ -340,7 +330,7 @@ def _hash_base(model: Any) -> str:
         adapters = {id(weight) for weight in _get_adapters(layer).values()}
         for weight in layer.weights:
             if id(weight) not in adapters:
-                array = _to_numpy(weight)
+                array = to_numpy(weight)
                 digest.update(f"{layer.name} {array.dtype} {array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

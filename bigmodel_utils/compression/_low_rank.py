@@ -7,8 +7,16 @@ from typing import Any
 import numpy as np
 
 from .._checks import InputError, check_integer, check_real
-from ._masks import Filters, _matches, _to_numpy
-from ._models import check_examples, check_model, compile_alike
+from ._models import (
+    Filters,
+    check_examples,
+    check_model,
+    choose_layers,
+    compile_alike,
+    has_matrix,
+    matches_filters,
+    to_numpy,
+)
 from ._result import Compressed, make_report
 
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D")
@@ -74,7 +82,12 @@ def factorize_layers(
             f"{error_budget} and {rank}",
             "pass one of them",
         )
-    chosen, left_out = _choose(model, filters)
+    chosen, left_out = choose_layers(
+        filter(lambda layer: has_matrix(layer.weights), model.layers),
+        filters,
+        explain=lambda layer: _explain(layer, filters),
+        wanted="that can be split",
+    )
     if rank is not None:
         _check_rank(chosen, rank)
     elif not 0 <= check_real("error_budget", error_budget) < 1:
@@ -119,30 +132,16 @@ def find_directions(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return vectors[:, ::-1], np.sqrt(tails / total)
 
 
-def _choose(model: Any, filters: Filters) -> tuple[list[Any], dict[str, str]]:
-    chosen, left_out = [], {}
-    for layer in model.layers:
-        if not any(len(weight.shape) > 1 for weight in layer.weights):
-            continue
-        kind = type(layer).__name__
-        if kind != "Dense" and kind not in _CONVOLUTIONS:
-            left_out[layer.name] = f"a {kind} is not split"
-        elif not _matches(layer, filters):
-            left_out[layer.name] = "the filters do not match it"
-        elif len(layer._inbound_nodes) != 1:
-            left_out[layer.name] = "it is called more than once"
-        elif getattr(layer, "groups", 1) > 1:
-            left_out[layer.name] = "it has groups"
-        else:
-            chosen.append(layer)
-    if not chosen:
-        raise InputError(
-            "model" if filters is None else "filters",
-            "must leave a layer that can be split",
-            "; ".join(f"{name}: {reason}" for name, reason in left_out.items()) or "none",
-            "name Dense or Conv layers",
-        )
-    return chosen, left_out
+def _explain(layer: Any, filters: Filters) -> str | None:
+    """Why a layer with a matrix is not split, or None."""
+    kind = type(layer).__name__
+    if kind != "Dense" and kind not in _CONVOLUTIONS:
+        return f"a {kind} is not split"
+    if not matches_filters(layer, filters):
+        return "the filters do not match it"
+    if len(layer._inbound_nodes) != 1:
+        return "it is called more than once"
+    return "it has groups" if getattr(layer, "groups", 1) > 1 else None
 
 
 def _check_rank(layers: list[Any], rank: int) -> None:
@@ -170,7 +169,7 @@ def _measure_grams(model: Any, layers: list[Any], inputs: np.ndarray) -> list[np
         batches = batches if isinstance(batches, list | tuple) else [batches]
         for gram, layer, batch in zip(grams, layers, batches, strict=True):
             outputs = _multiply(layer, keras.ops.convert_to_tensor(batch))
-            rows = _to_numpy(outputs).astype(np.float64)
+            rows = to_numpy(outputs).astype(np.float64)
             if getattr(layer, "data_format", None) == "channels_first":
                 rows = np.moveaxis(rows, 1, -1)
             rows = rows.reshape(-1, gram.shape[0])

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .._checks import InputError, check_choice, check_integer, check_real
-from ._models import check_examples, check_model, copy_model
+from ._models import (
+    Filters,
+    check_examples,
+    check_model,
+    choose_layers,
+    copy_model,
+    has_matrix,
+    matches_filters,
+    to_numpy,
+)
 from ._result import Compressed, make_report
-
-Filters = str | Iterable[str] | Callable[[Any], bool] | None
-"""As in `Model.quantize`: patterns of layers' names, or a function of a layer; `None` is all."""
 
 PATTERNS = ("unstructured", "2:4")
 SCOPES = ("layer", "global")
@@ -149,7 +154,7 @@ def prune_magnitude(
     inputs = check_examples(examples)
     pruned = copy_model(model)
     kernels, left_out = _find_kernels(pruned, filters, pattern=pattern)
-    arrays = [np.array(_to_numpy(kernel)) for kernel in kernels]
+    arrays = [np.array(to_numpy(kernel)) for kernel in kernels]
     for kernel, array, mask in zip(
         kernels, arrays, _choose_masks(arrays, share, pattern=pattern, scope=scope), strict=True
     ):
@@ -258,7 +263,7 @@ def _copy_with_masks(model: Any, schedule: PruningSchedule | None, filters: Filt
     for kernel in kernels:
         mask = optimizer.add_variable_from_reference(kernel, name="mask", initializer="ones")
         if schedule is None:
-            mask.assign(_to_numpy(kernel) != 0)
+            mask.assign(to_numpy(kernel) != 0)
         kernel.constraint = _Mask(mask, optimizer.iterations, schedule, kernel.constraint)
     # A resumed run must have the same, by place: names count up in one process.
     places = [place for place, v in enumerate(pruned.weights) if any(v is k for k in kernels)]
@@ -310,33 +315,23 @@ def _find_kernels(
     model: Any, filters: Filters, *, pattern: str
 ) -> tuple[list[Any], Mapping[str, str]]:
     """Kernels of the layers chosen, and the layers with matrices that stay, with reasons."""
-    kernels: dict[int, Any] = {}
-    left_out = {}
-    for layer in model._flatten_layers(include_self=False):
-        weights = layer._trainable_variables
-        if not any(len(weight.shape) > 1 for weight in weights):
-            continue
-        reason = _explain(layer, filters, pattern=pattern)
-        if reason is not None:
-            left_out[layer.name] = reason
-            continue
-        for name in _KERNELS:
-            kernel = getattr(layer, name, None)
-            if kernel is not None:
-                kernels[id(kernel)] = kernel
-    if not kernels:
-        raise InputError(
-            "filters" if filters is not None else "model",
-            "must leave a layer with a kernel that can be pruned",
-            "; ".join(f"{name}: {reason}" for name, reason in left_out.items()) or "none",
-            "name other layers, or pass another pattern",
-        )
-    return list(kernels.values()), left_out
+    layers, left_out = choose_layers(
+        filter(
+            lambda layer: has_matrix(layer._trainable_variables),
+            model._flatten_layers(include_self=False),
+        ),
+        filters,
+        explain=lambda layer: _explain(layer, filters, pattern=pattern),
+        wanted="with a kernel that can be pruned",
+    )
+    found = (getattr(layer, name, None) for layer in layers for name in _KERNELS)
+    # One that several layers share counts once.
+    return list({id(kernel): kernel for kernel in found if kernel is not None}.values()), left_out
 
 
 def _explain(layer: Any, filters: Filters, *, pattern: str) -> str | None:
     """Why a layer with matrices stays as it is, or None."""
-    if not _matches(layer, filters):
+    if not matches_filters(layer, filters):
         return "the filters do not match it"
     if not any(getattr(layer, name, None) is not None for name in _KERNELS):
         return f"a {type(layer).__name__} has no kernel"
@@ -346,15 +341,6 @@ def _explain(layer: Any, filters: Filters, *, pattern: str) -> str | None:
         if layer.kernel.shape[-2] % 4:
             return f"its inputs, {layer.kernel.shape[-2]}, are no multiple of four"
     return None
-
-
-def _matches(layer: Any, filters: Filters) -> bool:
-    if filters is None:
-        return True
-    if callable(filters):
-        return bool(filters(layer))
-    patterns = [filters] if isinstance(filters, str) else filters
-    return any(re.search(pattern, layer.name) for pattern in patterns)
 
 
 def _choose_masks(
@@ -392,9 +378,3 @@ def _check_sparsity(name: str, value: Any) -> float:
     if share >= 1:
         raise InputError(name, "must be below 1", share, "leave at least a part of the weights")
     return share
-
-
-def _to_numpy(variable: Any) -> np.ndarray:
-    import keras
-
-    return np.asarray(keras.ops.convert_to_numpy(variable))

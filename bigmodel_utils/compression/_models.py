@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from .._checks import InputError, check_array
+
+Filters = str | Iterable[str] | Callable[[Any], bool] | None
+"""As in `Model.quantize`: patterns of layers' names, or a function of a layer; `None` is all."""
 
 
 def check_model(model: Any) -> Any:
@@ -112,6 +117,62 @@ def compile_alike(copy: Any, model: Any) -> None:
         raise _make_compile_error(str(error)) from error
     if not copy.compiled:
         raise _make_compile_error("a loss or metric without a configuration")
+
+
+def matches_filters(layer: Any, filters: Filters) -> bool:
+    """Whether a layer is one that the filters mean."""
+    if filters is None:
+        return True
+    if callable(filters):
+        return bool(filters(layer))
+    patterns = [filters] if isinstance(filters, str) else filters
+    return any(re.search(pattern, layer.name) for pattern in patterns)
+
+
+def choose_layers(
+    layers: Iterable[Any], filters: Filters, *, explain: Callable[[Any], str | None], wanted: str
+) -> tuple[list[Any], dict[str, str]]:
+    """Splits layers into those to change and those that stay.
+
+    Args:
+        layers: in the order of the model.
+        filters: those of the caller, named in the error.
+        explain: says why a layer stays as it is, or `None`.
+        wanted: what a layer must be, for the error: "that can be split".
+
+    Returns:
+        The layers to change, and the reasons of the others by name.
+
+    Raises:
+        InputError: if none is left to change.
+    """
+    chosen, left_out = [], {}
+    for layer in layers:
+        reason = explain(layer)
+        if reason is None:
+            chosen.append(layer)
+        else:
+            left_out[layer.name] = reason
+    if not chosen:
+        raise InputError(
+            "model" if filters is None else "filters",
+            f"must leave a layer {wanted}",
+            "; ".join(f"{name}: {reason}" for name, reason in left_out.items()) or "none",
+            "name other layers; `left_out` of a report says why one stays",
+        )
+    return chosen, left_out
+
+
+def has_matrix(weights: Iterable[Any]) -> bool:
+    """Whether a weight has two axes or more: scales and shifts have one."""
+    return any(len(weight.shape) > 1 for weight in weights)
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """A variable or tensor of any backend as an array."""
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
 def check_examples(examples: Any) -> np.ndarray:

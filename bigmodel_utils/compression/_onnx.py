@@ -11,7 +11,7 @@ import numpy as np
 
 from .._checks import InputError, check_choice, import_extra
 from ._calibration import find_clipping_range
-from ._export import ExportReport, check_export, compare_file, describe_export, write_beside
+from ._export import ExportReport, check_export, compare_file, describe_export, open_export
 from ._onnx_layers import build_onnx_graph, can_write_layers
 
 ONNX_PRECISIONS = ("float32", "int8", "static_int8")
@@ -66,7 +66,7 @@ def export_onnx(
     inputs = check_export(model, examples, precision=precision, known=ONNX_PRECISIONS)
     import_extra("onnxruntime", extra="edge")
     onnx = import_extra("onnx", extra="edge")
-    with write_beside(path, suffix=".onnx") as file:
+    with open_export(path, suffix=".onnx") as file:
         plain = file.with_name("float32.onnx")
         if can_write_layers(model):
             onnx.save(build_onnx_graph(model), plain)

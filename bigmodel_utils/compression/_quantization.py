@@ -13,13 +13,18 @@ import numpy as np
 from .._checks import InputError, check_choice, check_integer
 from .._report import Report, format_count
 from ._gptq import quantize_with_gptq
-from ._models import check_examples, check_model, compile_alike, copy_model
+from ._models import (
+    Filters,
+    check_examples,
+    check_model,
+    compile_alike,
+    copy_model,
+    to_numpy,
+)
 from ._result import Compressed, make_report
 
 MODES = ("int8", "int4")
 METHODS = ("nearest", "gptq")
-
-Filters = str | Sequence[str] | Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def quantize_weights(
     *,
     mode: str = "int8",
     method: str = "nearest",
-    filters: Filters | None = None,
+    filters: Filters = None,
     block_size: int | None = 128,
 ) -> Compressed:
     """Makes a model with integer weights, in the layers and the format of Keras.
@@ -198,7 +203,7 @@ def _round_again(model: Any, changed: Any, inputs: np.ndarray, block_size: int |
     """Replaces the integers of each `Dense` layer while one forward pass goes through them."""
     pairs = zip(_list_layers(model), _list_layers(changed), strict=True)
     kernels = {
-        id(new): np.asarray(_to_numpy(old.kernel), np.float32)
+        id(new): np.asarray(to_numpy(old.kernel), np.float32)
         for old, new in pairs
         if type(new).__name__ == "Dense" and _get_mode(new) == "int4"
     }
@@ -208,7 +213,7 @@ def _round_again(model: Any, changed: Any, inputs: np.ndarray, block_size: int |
         kernel = kernels.pop(id(layer), None)
         if kernel is None:  # A layer that is used twice is rounded for its first inputs.
             return
-        seen = _to_numpy(tensor).reshape(-1, len(kernel))
+        seen = to_numpy(tensor).reshape(-1, len(kernel))
         result = quantize_with_gptq(kernel, seen, num_bits=4, block_size=block_size)
         _assign(layer, result.integers)
 
@@ -289,9 +294,3 @@ def _explain(layer: Any) -> str:
     if type(layer) in covered:
         return "left out by `filters`, or the model is not quantized"
     return f"Keras has no integers for {type(layer).__name__}"
-
-
-def _to_numpy(tensor: Any) -> np.ndarray:
-    import keras
-
-    return np.asarray(keras.ops.convert_to_numpy(tensor))

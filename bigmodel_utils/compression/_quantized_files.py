@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import InputError
+from ._files import write_beside
 from ._models import check_examples, predict
 from ._quantization import _get_mode, _list_layers, make_config
 
@@ -54,7 +55,7 @@ def write_quantized(model: Any, path: str | Path, *, examples: Any) -> Path:
     """
     import keras
 
-    target, inputs = Path(path), check_examples(examples)
+    inputs = check_examples(examples)
     _check_quantized(model)
     layers = _list_layers(model)
     description = {
@@ -68,20 +69,11 @@ def write_quantized(model: Any, path: str | Path, *, examples: Any) -> Path:
         arrays |= {
             f"{place}/{key}": keras.ops.convert_to_numpy(value) for key, value in store.items()
         }
-    beside = target.with_name(f".{target.name}.part")
-    try:
+    with write_beside(path) as beside:
         with beside.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         _check_loaded(model, beside, inputs)
-        beside.replace(target)
-    except OSError as error:
-        raise InputError(
-            "path", "must be in a folder that can be written to", str(error), "choose another"
-        ) from error
-    finally:
-        if beside.exists():
-            beside.unlink()
-    return target
+    return Path(path)
 
 
 def load_quantized(path: str | Path) -> Any:

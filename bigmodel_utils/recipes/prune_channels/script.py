@@ -76,7 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     )
     print(report)
     print(f"pruned against {equal} epochs from scratch: {comparison}")
-    return {"report": report.to_dict(), "comparison": comparison.to_dict()}
+    return {
+        "report": report.to_dict(),
+        "comparison": comparison.to_dict(),
+        "accuracies": {"pruned": pruned_scores, "scratch": scratch_scores},
+    }
 
 
 if __name__ == "__main__":
