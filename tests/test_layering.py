@@ -32,6 +32,7 @@ ARROWS = {
         *("_checks", "_report", "hardware", "costs", "benchmark"),
         *("models", "generation", "training"),
     },
+    "explanation": {"_checks", "_report", "benchmark"},
     "artifacts": {"_checks", "data", "models", "training", "compression"},
     "standards": set(),
 }

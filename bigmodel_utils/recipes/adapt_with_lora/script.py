@@ -54,8 +54,9 @@ def build() -> Any:
     return model
 
 
-def fit(model: Any, x: np.ndarray, y: np.ndarray, *, num_steps: int, seed: int) -> Any:
+def fit(model: Any, examples: tuple[np.ndarray, np.ndarray], *, num_steps: int, seed: int) -> Any:
     """Trains for a number of steps, in an order that the seed decides."""
+    x, y = examples
     draw = np.random.default_rng(seed)
     passes = -(-num_steps * BATCH_SIZE // len(x))
     order = np.concatenate([draw.permutation(len(x)) for _ in range(passes)])
@@ -85,12 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         alone = keras.models.clone_model(base)
         alone.set_weights(base.get_weights())
         alone.compile_from_config(base.get_compile_config())
-        fit(base, make_source(source.x), source.y, num_steps=3 * options.steps, seed=seed)
+        known = make_source(source.x), source.y
+        fit(base, known, num_steps=3 * options.steps, seed=seed)
         few = np.random.default_rng(seed).permutation(len(target.y))[: options.labeled]
         examples = target.x[few], target.y[few]
         adapted = compression.add_adapters(base, examples[0], rank=options.rank).model
         for name, model in (("scratch", alone), ("adapters", adapted)):
-            fit(model, *examples, num_steps=options.steps, seed=seed)
+            fit(model, examples, num_steps=options.steps, seed=seed)
             chosen = model.predict(unseen.x, verbose=0).argmax(axis=1)
             scores[name].append(float((chosen == unseen.y).mean()))
     budget = base.count_params()
