@@ -31,8 +31,17 @@ JAX_TESTS = (
     *("tests/test_lora.py", "tests/test_low_rank.py", "tests/test_freezing.py"),
     *("tests/test_depth.py", "tests/test_explanation.py", "tests/test_faithfulness.py"),
     *("tests/test_lime.py", "tests/test_lime_fit.py", "tests/test_lime_text.py"),
+    *("tests/test_kernel_shap.py", "tests/test_gradients.py"),
     *("bigmodel_utils/training", "bigmodel_utils/models", "bigmodel_utils/generation.py"),
-    *("bigmodel_utils/costs", "bigmodel_utils/compression", "bigmodel_utils/explanation"),
+    *("bigmodel_utils/costs", "bigmodel_utils/compression"),
+    # Of explanation, what does not go through shap.
+    *(
+        f"bigmodel_utils/explanation/_{name}.py"
+        for name in (
+            *("predict", "result", "lime", "lime_tabular", "lime_image", "lime_text"),
+            *("coalitions", "kernel_shap", "cut", "gradients", "similarity", "faithfulness"),
+        )
+    ),
 )
 INTERPRETERS = {"jax": ".venv-jax/bin/python"}
 ENVIRONMENTS = {"jax": {"KERAS_BACKEND": "jax"}}
