@@ -274,7 +274,7 @@ def _adapt_svg(svg: str, name: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Identifiers must be unique in the page, where several drawings meet.
-    svg = re.sub(r'\b(id|xlink:href|href)="(#?)', rf'\1="\2{name}-', svg)
+    svg = re.sub(r'\b(id="|(?:xlink:)?href="#)', rf"\1{name}-", svg)
     svg = svg.replace("url(#", f"url(#{name}-")
     for colour, replacement in _PAGE_COLOURS.items():
         svg = re.sub(colour, replacement, svg, flags=re.IGNORECASE)

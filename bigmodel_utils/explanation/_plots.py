@@ -108,8 +108,11 @@ def plot_image(
     limit = np.abs(values).max() or 1.0
     strength = np.abs(values) / limit
     overlay = np.where((values > 0)[..., None], speaks_for, against)
-    axes.imshow(image, cmap=colors.LinearSegmentedColormap.from_list("ink", ["w", "0.2"]))
-    axes.imshow(np.concatenate([overlay, 0.85 * strength[..., None]], axis=-1))
+    gray = colors.LinearSegmentedColormap.from_list("ink", ["w", "0.2"])
+    # Else a browser would blur the pixels.
+    axes.imshow(image, cmap=gray, interpolation="nearest")
+    shades = np.concatenate([overlay, 0.85 * strength[..., None]], axis=-1)
+    axes.imshow(shades, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
 
