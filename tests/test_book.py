@@ -118,6 +118,18 @@ def test_figure_is_well_formed_described_and_follows_the_page_s_colours(monkeypa
     assert "http://" not in markup.replace("http://www.w3.org/", "")
 
 
+def test_a_picture_in_a_figure_keeps_its_data(monkeypatch):
+    pictured, axes = book.make_figure()
+    axes.imshow([[0.0, 1.0]])
+    monkeypatch.setattr(book, "_display", lambda bundle, metadata=None: shown.append(bundle))
+    shown = []
+    book.figure(pictured, name="pixels", alt="Two pixels, one dark and one light.")
+    root = ElementTree.fromstring(shown[-1]["text/html"])
+    (picture,) = root.iter("{http://www.w3.org/2000/svg}image")
+    assert picture.get("{http://www.w3.org/1999/xlink}href").startswith("data:image/png")
+    assert picture.get("id").startswith("pixels-")
+
+
 def test_figure_is_the_same_twice_and_its_ids_are_its_own(monkeypatch):
     first, second, other = (draw(monkeypatch, name) for name in ("curve", "curve", "other"))
     assert first == second

@@ -54,6 +54,8 @@ def test_predictions_follow_weights_that_change():
 
 
 def test_tokens_stay_integers_and_a_subclassed_model_is_taken():
+    seen = set()
+
     class Model(keras.Model):
         def __init__(self):
             super().__init__()
@@ -61,12 +63,15 @@ def test_tokens_stay_integers_and_a_subclassed_model_is_taken():
             self.dense = keras.layers.Dense(2)
 
         def call(self, ids):
+            seen.add(str(ids.dtype))
             return self.dense(keras.ops.mean(self.embedding(ids), axis=1))
 
-    model, ids = Model(), NUMBERS.integers(0, 10, (6, 5))
+    model, ids = Model(), NUMBERS.integers(0, 10, (6, 5)).astype("int32")
     model(ids)
     expected = keras.ops.convert_to_numpy(model(ids))
+    seen.clear()
     assert build_predict_fn(model)(ids) == pytest.approx(expected, abs=1e-6)
+    assert all("int32" in dtype for dtype in seen), seen
 
 
 def test_a_function_is_asked_in_batches():
@@ -146,8 +151,9 @@ def test_shap_draws_and_leaves_no_black_text():
     from matplotlib import pyplot
 
     explanation = make_explanation((20, 3), feature_names=("one", "two", "three"))
+    others = pyplot.get_fignums()
     for drawn in (plot_waterfall(explanation, row=2), plot_beeswarm(explanation)):
-        assert not pyplot.get_fignums()
+        assert pyplot.get_fignums() == others
         labels = [each for axes in drawn.axes for each in axes.get_yticklabels()]
         assert any("two" in label.get_text() for label in labels)
         assert {label.get_color() for label in labels if label.get_text()} == {"#767676"}

@@ -13,7 +13,7 @@ from .._checks import InputError, check_array, import_extra
 from ._kernel_shap import check_background
 from ._predict import build_predict_fn
 from ._result import Explanation, choose_targets
-from ._shapley import import_shap
+from ._shap import import_shap
 
 # Measured one by one; for others shap raises errors that do not name the layer, or is wrong.
 LAYERS = frozenset(

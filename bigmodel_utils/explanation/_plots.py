@@ -11,6 +11,7 @@ import numpy as np
 
 from .._checks import InputError, check_integer, import_extra
 from ._result import Explanation
+from ._shap import import_shap
 
 # Blue speaks for the output, orange against it: also for the color-blind. The gray of text has
 # a contrast of more than four to one on white and on black.
@@ -51,7 +52,7 @@ def plot_waterfall(
     """
     _check_flat(explanation)
     check_integer("row", row, at_least=0, at_most=len(explanation.values) - 1)
-    shap = import_extra("shap", extra="explain")
+    shap = import_shap()
     drawn = explanation.to_shap(target=target)[row]
     return _draw(lambda: shap.plots.waterfall(drawn, max_display=max_display, show=False))
 
@@ -74,7 +75,7 @@ def plot_beeswarm(
         MissingExtraError: if shap or matplotlib is not installed.
     """
     _check_flat(explanation)
-    shap = import_extra("shap", extra="explain")
+    shap = import_shap()
     drawn = explanation.to_shap(target=target)
     return _draw(
         lambda: shap.plots.beeswarm(drawn, max_display=max_display, show=False, plot_size=None)

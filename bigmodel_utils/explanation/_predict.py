@@ -91,11 +91,10 @@ def _check_model(model: Any) -> None:
 def _compile(model: Any, batch_size: int) -> PredictFn:
     import keras
 
-    dtype = model.input_dtype if hasattr(model, "input_dtype") else None
-    if getattr(model, "inputs", None):
-        dtype = model.inputs[0].dtype
+    # A subclassed model does not say what it takes: integers stay integers there.
+    dtype = model.inputs[0].dtype if getattr(model, "inputs", None) else None
     if keras.backend.backend() == "jax":
-        return _compile_jax(model, batch_size, dtype or keras.config.floatx())
+        return _compile_jax(model, batch_size, dtype)
     if keras.backend.backend() == "tensorflow":
         return _compile_tensorflow(model, dtype)
     return lambda x: np.asarray(keras.ops.convert_to_numpy(model(x, training=False)))
@@ -112,7 +111,7 @@ def _compile_tensorflow(model: Any, dtype: str | None) -> PredictFn:
     return run
 
 
-def _compile_jax(model: Any, batch_size: int, dtype: str) -> PredictFn:
+def _compile_jax(model: Any, batch_size: int, dtype: str | None) -> PredictFn:
     import jax
 
     call = jax.jit(lambda trainable, fixed, x: model.stateless_call(trainable, fixed, x)[0])
@@ -130,7 +129,6 @@ def _compile_jax(model: Any, batch_size: int, dtype: str) -> PredictFn:
 
 
 def _cast(x: np.ndarray, dtype: str | None) -> np.ndarray:
-    # What has no dtype of its own decides by its input: integers stay integers.
     return np.asarray(x, dtype=dtype or ("float32" if x.dtype.kind == "f" else "int32"))
 
 

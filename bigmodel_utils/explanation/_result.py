@@ -10,6 +10,7 @@ import numpy as np
 
 from .._checks import InputError, check_integer
 from .._report import Report
+from ._shap import import_shap
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,7 @@ class Explanation(Report):
             InputError: if that output was not explained.
             MissingExtraError: if shap is not installed.
         """
-        from .._checks import import_extra
-
-        shap = import_extra("shap", extra="explain")
+        shap = import_shap()
         place = self.find_target(target)
         return shap.Explanation(
             values=self.values[..., place],

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from .._checks import InputError, check_array, check_choice, check_integer, import_extra
+from .._checks import InputError, check_array, check_choice, check_integer
 from ._coalitions import MAX_PLAYERS
 from ._kernel_shap import check_background
 from ._predict import PredictFn, build_predict_fn
 from ._result import Explanation, choose_targets
+from ._shap import import_shap, keep_random_state
 
 METHODS = ("exact", "permutation", "partition")
 NUM_PERMUTATIONS = 10
@@ -89,24 +88,6 @@ def explain_with_shapley(
         rows,
         chosen,
     )
-
-
-def import_shap() -> ModuleType:
-    """Imports shap without the warnings of what it is built on."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return import_extra("shap", extra="explain")
-
-
-@contextmanager
-def keep_random_state(seed: int) -> Iterator[None]:
-    """Seeds NumPy's process-wide generator, which shap draws from, and puts it back."""
-    state = np.random.get_state()  # noqa: NPY002
-    try:
-        np.random.seed(seed)  # noqa: NPY002
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
 
 
 def _make_flat(predict: PredictFn, shape: tuple[int, ...], targets: tuple[int, ...]) -> PredictFn:
