@@ -46,7 +46,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", show_repository)
     app.connect("doctree-read", add_badge)
     app.connect("html-page-context", mend_citations)
-    app.connect("build-finished", book_assets.finish_assets)
+    # After the theme, which writes its style of code only then.
+    app.connect("build-finished", book_assets.finish_assets, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 

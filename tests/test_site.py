@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from _ext import book_assets
 from bigmodel_utils.recipes import list_recipes
 from bigmodel_utils.standards import load_clauses
 from tools import build_sphinx
@@ -154,6 +155,41 @@ def test_nothing_idle_is_shipped(built_site):
     assert not list(built_site.rglob("*.map"))
     megabytes = sum(path.stat().st_size for path in built_site.rglob("*") if path.is_file()) / 1e6
     assert megabytes < 12
+
+
+STYLE = """
+html[data-theme="light"] .highlight { background: #fefefe; color: #080808 }
+html[data-theme="light"] .highlight .n { color: #080808 } /* Name */
+html[data-theme="light"] .highlight .k { color: #7928a1 } /* Keyword */
+html[data-theme="dark"] .highlight { background: #2b2b2b; color: #F8F8F2 }
+html[data-theme="dark"] .highlight .n { color: #F8F8F2 } /* Name */
+html[data-theme="dark"] .highlight .k { color: #DCC6E0 } /* Keyword */
+"""
+
+
+@pytest.mark.parametrize(
+    ("style", "plain"),
+    [
+        (STYLE, {"n"}),
+        (STYLE.replace(".n { color: #F8F8F2", ".n { color: #FFFFFF"), set()),
+        (STYLE.replace(".n { color: #080808", ".n { font-weight: bold; color: #080808"), set()),
+        ("", set()),
+    ],
+)
+def test_only_what_looks_like_all_code_is_plain(style, plain):
+    assert book_assets.find_plain_classes(style) == plain
+
+
+def test_code_without_plain_markup_reads_the_same(tmp_path):
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "_static" / "pygments.css").write_text(STYLE, encoding="utf-8")
+    page = tmp_path / "page.html"
+    page.write_text(
+        '<pre><span class="k">if</span> <span class="n">a</span></pre>', encoding="utf-8"
+    )
+    book_assets.drop_plain_spans(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert text == '<pre><span class="k">if</span> a</pre>'
 
 
 def test_plain_sphinx_builds_the_same_pages(tmp_path, pages):
