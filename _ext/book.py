@@ -25,8 +25,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from bigmodel_utils.recipes import Recipe, list_recipes
-from bigmodel_utils.standards import Clause, load_clauses
-from bigmodel_utils.standards._clauses import LEVELS
+from bigmodel_utils.standards import LEVELS, Clause, load_clauses, load_subjects
 
 LOGGER = logging.getLogger(__name__)
 COLAB = "https://colab.research.google.com"
@@ -128,6 +127,7 @@ def write_clause(clause: Clause) -> Iterator[str]:
     yield "|---" * (len(LEVELS) + 1) + "|"
     bounds = " | ".join(f"{clause.thresholds[level]:g}" for level in LEVELS)
     yield from (f"| {clause.direction.replace('_', ' ')} | {bounds} |", "")
+    yield from (f"Applies to\n: {load_subjects().get(clause.applies_to, 'Every release.')}", "")
     yield from (f"Measured by\n: {{func}}`{clause.measured_by}`", "")
     yield from (f"Bounds\n: {clause.threshold_source}", "")
     if clause.mappings:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Collection, Sequence, Sized
+from numbers import Integral, Real
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+# Loaded where arrays are checked, so that a gate over plain numbers can run without it.
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class InputError(ValueError):
@@ -86,7 +89,7 @@ def check_integer(
         32
     """
     bounds = _describe_bounds(at_least, at_most)
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(name, f"must be an integer{bounds}", repr(value), "pass an int")
     number = int(value)
     if _is_outside(number, at_least, at_most):
@@ -107,7 +110,7 @@ def check_real(
         0.95
     """
     bounds = _describe_bounds(at_least, at_most)
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise InputError(name, f"must be a number{bounds}", repr(value), "pass a float")
     try:
         number = float(value)
@@ -140,6 +143,8 @@ def check_array(
         >>> check_array("x", [[1.0, 2.0]], shape=(None, 2)).shape
         (1, 2)
     """
+    import numpy as np
+
     try:
         array = np.asarray(value)
     except ValueError:  # rows of unequal length
@@ -184,6 +189,8 @@ def check_labels(name: str, value: Any, *, num_classes: int) -> np.ndarray:
         >>> check_labels("y", [0, 2, 1], num_classes=3)
         array([0, 2, 1])
     """
+    import numpy as np
+
     array = check_array(name, value, shape=(None,))
     if array.dtype.kind == "f" and not np.equal(np.mod(array, 1), 0).all():
         first = int(np.argwhere(np.mod(array, 1) != 0)[0, 0])
@@ -233,6 +240,8 @@ def check_predictions(probabilities: Any, y: Any) -> tuple[np.ndarray, np.ndarra
         >>> check_predictions([[0.25, 0.75]], [1])
         (array([[0.25, 0.75]]), array([1]))
     """
+    import numpy as np
+
     table = check_array("probabilities", probabilities, shape=(None, None)).astype(np.float64)
     labels = check_labels("y", y, num_classes=table.shape[1])
     check_same_length(probabilities=table, y=labels)

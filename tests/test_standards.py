@@ -12,16 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigmodel_utils.benchmark import estimate_proportion_interval
-from bigmodel_utils.standards import LEVELS, Clause, get_clause, load_clauses
-from bigmodel_utils.standards._clauses import _parse_clauses
+from bigmodel_utils.standards import LEVELS, Clause, get_clause, load_clauses, load_subjects
+from bigmodel_utils.standards._clauses import EVERY_RELEASE, _parse_clauses
 
-VALID = """
+SUBJECTS = """
+[subjects]
+network = "A model that was trained by gradient steps."
+"""
+CLAUSE = """
 [[clause]]
 id = "TEST-001"
 family = "testing"
 requirement = "A test MUST be able to fail."
 rationale = "A test that cannot fail says nothing. The page breaks one on purpose."
 page = "chapters/04_code/training"
+applies_to = "network"
 metric = "caught_faults"
 unit = "faults"
 direction = "at_least"
@@ -31,6 +36,7 @@ measured_by = "bigmodel_utils.benchmark.measure_latency"
 mappings = []
 since = "0.1.0"
 """
+VALID = SUBJECTS + CLAUSE
 IDS = [clause.id for clause in load_clauses()]
 
 
@@ -119,6 +125,8 @@ def test_valid_file_loads():
         ("critical = 3", "critical = true", "`thresholds.critical` of TEST-001 must be a finite"),
         ("critical = 3", "critical = nan", "`thresholds.critical` of TEST-001 must be a finite"),
         ("bigmodel_utils.benchmark.measure_latency", "measure it", "`measured_by` of TEST-001"),
+        ('"network"', '"net"', "`applies_to` of TEST-001 must be a subject. Received: net"),
+        ("gradient steps.", "gradient steps", "`network` of subjects must be a sentence"),
     ],
 )
 def test_damaged_file_is_refused(before, after, message):
@@ -130,12 +138,22 @@ def test_damaged_file_is_refused(before, after, message):
 
 def test_repeated_id_is_refused():
     with pytest.raises(ValueError, match="`id` of TEST-001 must be unique"):
-        _parse_clauses(VALID + VALID)
+        _parse_clauses(VALID + CLAUSE)
+
+
+def test_repeated_metric_is_refused():
+    other = CLAUSE.replace("TEST-001", "TEST-002")
+    with pytest.raises(ValueError, match="`metric` of TEST-002 must be unique"):
+        _parse_clauses(VALID + other)
+
+
+def test_every_subject_has_a_clause():
+    assert {clause.applies_to for clause in load_clauses()} == {EVERY_RELEASE, *load_subjects()}
 
 
 def test_clause_without_id_is_named_by_its_place():
     with pytest.raises(ValueError, match="`id` of clause 2 must be given"):
-        _parse_clauses(VALID + VALID.replace('id = "TEST-001"', ""))
+        _parse_clauses(VALID + CLAUSE.replace('id = "TEST-001"', ""))
 
 
 @pytest.mark.parametrize(
@@ -202,11 +220,12 @@ def test_order_of_levels_twin():
 
 
 def test_standard_loads_alone():
-    """No sibling, no NumPy, no Keras: a gate can run where no model can."""
+    """Neither NumPy nor Keras: a gate can run where no model can."""
     code = (
-        "import sys; from bigmodel_utils.standards import load_clauses; load_clauses();"
+        "import sys; from bigmodel_utils.standards import check_release;"
+        "check_release({'leaked_share': 0.0}, 'critical', subjects=['network']);"
         "print(*(m for m in sys.modules if m.split('.')[0] in ('numpy', 'keras', 'tensorflow') or "
         "m.startswith('bigmodel_utils.') and not m.startswith('bigmodel_utils.standards')))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert result.stdout.split() == []
+    assert result.stdout.split() == [b"bigmodel_utils._checks", b"bigmodel_utils._report"]

@@ -14,8 +14,13 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
+from .._checks import InputError
+
 LEVELS = ("development", "production", "critical")
 """Levels of strictness, from the least strict to the strictest."""
+
+EVERY_RELEASE = "every release"
+"""What a clause applies to that asks no question about the kind of release."""
 
 _DIRECTIONS = ("at_most", "at_least")
 _ID = re.compile(r"[A-Z]+-\d{3}")
@@ -34,7 +39,9 @@ class Clause:
         requirement: one sentence with one RFC 2119 word.
         rationale: why; the numbers behind it stand on the page.
         page: page of the book that earns the clause, without suffix.
-        metric: name of what is measured.
+        applies_to: `"every release"`, or the kind of release it concerns, see
+            `load_subjects`.
+        metric: name of what is measured; no other clause has it.
         unit: unit of the metric.
         direction: `"at_most"` or `"at_least"`: the side on which the threshold bounds it.
         thresholds: the bound at each of `LEVELS`, in `unit`.
@@ -49,6 +56,7 @@ class Clause:
     requirement: str
     rationale: str
     page: str
+    applies_to: str
     metric: str
     unit: str
     direction: str
@@ -57,6 +65,11 @@ class Clause:
     measured_by: str
     mappings: tuple[str, ...]
     since: str
+
+    @property
+    def is_mandatory(self) -> bool:
+        """Whether the requirement says MUST or MUST NOT."""
+        return re.search(r"\bMUST\b", self.requirement) is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain strings, lists and dictionaries, ready for JSON."""
@@ -81,8 +94,24 @@ def load_clauses() -> tuple[Clause, ...]:
     References:
         Bradner, Key words for use in RFCs to Indicate Requirement Levels, RFC 2119, 1997.
     """
-    text = resources.files(__package__).joinpath("clauses.toml").read_text(encoding="utf-8")
-    return _parse_clauses(text)
+    return _parse_clauses(_read_file())
+
+
+@cache
+def load_subjects() -> Mapping[str, str]:
+    """Reads the kinds of release that a clause can concern beside every release.
+
+    Returns:
+        What each kind is, by name, in the order of the file.
+
+    Raises:
+        ValueError: if the clause file is damaged.
+
+    Example:
+        >>> load_subjects()["language_model"]
+        'A model of text, token by token.'
+    """
+    return _parse_subjects(_read_file())
 
 
 def get_clause(clause_id: str) -> Clause:
@@ -95,7 +124,7 @@ def get_clause(clause_id: str) -> Clause:
         The clause.
 
     Raises:
-        ValueError: if there is none; the message lists ids that look alike.
+        InputError: if there is none; the message lists ids that look alike.
 
     Example:
         >>> get_clause("TRAIN-001").thresholds["critical"]
@@ -105,21 +134,38 @@ def get_clause(clause_id: str) -> Clause:
     if clause_id in by_id:
         return by_id[clause_id]
     near = get_close_matches(str(clause_id).upper(), by_id, cutoff=0.5) or list(by_id)
-    raise ValueError(
-        f"`clause_id` must be the id of a clause. Received: {clause_id!r}. "
-        f"Fix: choose from {', '.join(near)}"
+    raise InputError(
+        "clause_id", "must be the id of a clause", repr(clause_id), f"choose from {', '.join(near)}"
     )
+
+
+def _read_file() -> str:
+    return resources.files(__package__).joinpath("clauses.toml").read_text(encoding="utf-8")
+
+
+def _parse_subjects(text: str) -> Mapping[str, str]:
+    subjects = tomllib.loads(text).get("subjects", {})
+    for name, description in subjects.items():
+        filled = isinstance(description, str) and description.endswith(".")
+        _require(filled, "subjects", name, "must be a sentence", repr(description))
+    return MappingProxyType(subjects)
 
 
 def _parse_clauses(text: str) -> tuple[Clause, ...]:
     entries = tomllib.loads(text).get("clause", [])
+    subjects = {EVERY_RELEASE, *_parse_subjects(text)}
     clauses = tuple(
         _parse_clause(entry, f"clause {number}") for number, entry in enumerate(entries, start=1)
     )
-    seen: set[str] = set()
+    for name in ("id", "metric"):
+        seen: set[str] = set()
+        for clause in clauses:
+            value = getattr(clause, name)
+            _require(value not in seen, clause.id, name, "must be unique", value)
+            seen.add(value)
     for clause in clauses:
-        _require(clause.id not in seen, clause.id, "id", "must be unique", clause.id)
-        seen.add(clause.id)
+        is_known = clause.applies_to in subjects
+        _require(is_known, clause.id, "applies_to", "must be a subject", clause.applies_to)
     return clauses
 
 
