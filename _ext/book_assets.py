@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from importlib import metadata
@@ -37,6 +38,7 @@ def finish_assets(app: Sphinx, error: Exception | None) -> None:
     copy_mathjax(static / "mathjax")
     keep_used_icons(Path(app.outdir))
     drop_plain_spans(Path(app.outdir))
+    write_notebooks_compactly(Path(app.outdir))
     for pattern in IDLE:
         for path in list(static.glob(pattern)):
             if path.is_dir():
@@ -88,6 +90,14 @@ def drop_plain_spans(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         page.write_text(span.sub(r"\1", text), encoding="utf-8")
+
+
+def write_notebooks_compactly(site: Path) -> None:
+    """Writes the notebooks for download without the blanks that make their JSON readable."""
+    for path in site.glob("_sources/**/*.ipynb"):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        text = json.dumps(notebook, ensure_ascii=False, separators=(",", ":"))
+        path.write_text(text, encoding="utf-8")
 
 
 def find_plain_classes(style: str) -> set[str]:

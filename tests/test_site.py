@@ -151,10 +151,32 @@ def test_figures_are_described_and_equations_have_their_engine(built_site):
     assert list((built_site / "_static").glob("mathjax/*.js"))
 
 
+def measure_megabytes(*paths):
+    files = (file for path in paths for file in [path, *path.rglob("*")] if file.is_file())
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
 def test_nothing_idle_is_shipped(built_site):
     assert not list(built_site.rglob("*.map"))
-    megabytes = sum(path.stat().st_size for path in built_site.rglob("*") if path.is_file()) / 1e6
-    assert megabytes < 12
+    assert measure_megabytes(built_site / "_static") < 3.5
+    whole = measure_megabytes(built_site)
+    chapters = measure_megabytes(built_site / "chapters", built_site / "_sources" / "chapters")
+    # The search index and the pages around the chapters.
+    assert whole - chapters - measure_megabytes(built_site / "_static") < 1
+
+
+def test_no_page_is_heavy(built_site):
+    """The page itself and the notebook that it offers for download."""
+    for page in built_site.glob("chapters/*/*.html"):
+        notebook = built_site / "_sources" / page.relative_to(built_site).with_suffix(".ipynb")
+        assert measure_megabytes(page, notebook) < 0.75, page.stem
+
+
+def test_downloaded_notebook_is_the_one_of_the_page(built_site):
+    path = "chapters/04_code/training.ipynb"
+    offered = (built_site / "_sources" / path).read_text(encoding="utf-8")
+    assert json.loads(offered) == json.loads((ROOT / path).read_text(encoding="utf-8"))
+    assert "\n" not in offered
 
 
 STYLE = """
