@@ -1,19 +1,34 @@
-"""The command ``bigmodel``: what this machine can do, and recipes for your project."""
+"""The command ``bigmodel``: this machine, a model against the standard, and recipes."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
 
 from . import __version__
 
-_DESCRIPTION = "What this machine can do, and recipes for your project."
 USER_ERROR = 2
-"""Exit status when the user can mend what went wrong; argparse uses the same."""
+"""Exit status when the user can mend what went wrong."""
+UPSTREAM_MOVED = 1
+"""Exit status of `recipe diff` when there is something to take over."""
+
+# Commands import what they need only when they run, so that --help answers at once.
+app = typer.Typer(
+    help="What this machine can do, whether a model may be released, and recipes.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+recipes = typer.Typer(help="Copy a working script into your project, and keep up with it.")
+app.add_typer(recipes, name="recipe")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `recipe list` shows.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,70 +38,139 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after the program's name; those of the process if left out.
 
     Returns:
-        Exit status: 0, or 2 if the arguments cannot be used.
+        Exit status: 0, 2 if the arguments cannot be used, or 1 if `audit` lets a model not
+        pass or `recipe diff` has found something to take over.
 
     Example:
         >>> main(["recipe", "list"])  # doctest: +ELLIPSIS
         accumulate_gradients...
         0
     """
-    parsed = _build_parser().parse_args(arguments)
-    # Commands import what they need only when they run, so that --help answers at once.
+    command = typer.main.get_command(app)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        if parsed.command == "doctor":
-            _print_machine(as_json=parsed.json)
-        elif parsed.action == "list":
-            _print_recipes()
-        else:
-            _add_recipe(parsed.name, parsed.directory)
-    except (ValueError, ImportError, OSError) as error:
-        if not _is_for_user(error):
+        return command.main(words, prog_name="bigmodel", standalone_mode=False) or 0
+    except Exception as error:
+        message = _find_message(error)
+        if message is None:
             raise
-        print("bigmodel:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
+        print("bigmodel:", " ".join(message.split()), file=sys.stderr)  # noqa: T201
         return USER_ERROR
-    return 0
 
 
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bigmodel", description=_DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"bigmodel_utils {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    doctor = commands.add_parser("doctor", help="show devices, memory, versions and what fits")
-    doctor.add_argument("--json", action="store_true", help="print JSON")
-
-    recipe = commands.add_parser("recipe", help="copy a working script into your project")
-    actions = recipe.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="show the recipes")
-    add = actions.add_parser("add", help="copy a recipe with the modules it uses")
-    add.add_argument("name", metavar="NAME", help="a name that `recipe list` shows")
-    add.add_argument("directory", metavar="DIR", help="where to put it; made if missing")
-    return parser
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print("bigmodel_utils", __version__)  # noqa: T201
+        raise typer.Exit
 
 
-def _print_machine(*, as_json: bool) -> None:
-    from .hardware import inspect_machine
+@app.callback()
+def _take_options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("doctor")
+def _show_readiness(
+    as_json: AsJson = False,
+    asks_mirror: Annotated[
+        bool, typer.Option("--check-mirror", help="Ask the mirror of the data sets, 5 s at most.")
+    ] = False,
+) -> None:
+    """Show devices, memory, versions, what fits, and what is not installed."""
+    from .doctor import inspect_readiness
 
     with _mute_native_messages():
-        report = inspect_machine()
+        report = inspect_readiness(asks_mirror=asks_mirror)
     if as_json:
         print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))  # noqa: T201
-        return
-    from rich.console import Console
-
-    Console().print(report)
+    else:
+        _build_console().print(report)
 
 
-def _print_recipes() -> None:
+@app.command("audit")
+def _audit_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .keras, .onnx or .tflite file.")],
+    data: Annotated[
+        str,
+        typer.Option("--data", metavar="FILE", help="Arrays of numpy.savez: x_test, y_test, ..."),
+    ],
+    level: Annotated[
+        str, typer.Option("--level", help="development, production or critical.")
+    ] = "production",
+    subjects: Annotated[
+        list[str] | None, typer.Option("--subject", help="A kind of release; may be repeated.")
+    ] = None,
+    declaration: Annotated[
+        str | None,
+        typer.Option("--declaration", metavar="FILE", help="What no file can show, as TOML."),
+    ] = None,
+    directory: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="Where the evidence goes.")
+    ] = None,
+) -> int:
+    """Measure a model file, hold it against the standard, and keep the evidence.
+
+    Ends with 0 if the model passes and with 1 if it does not.
+    """
+    from dataclasses import replace
+
+    from .audit import Declaration, audit_model, load_declaration, write_audit_evidence
+
+    declared = load_declaration(declaration) if declaration else Declaration()
+    declared = replace(declared, subjects=(*declared.subjects, *(subjects or ())))
+    if directory:
+        declared.check_cards()
+    audit = audit_model(
+        model,
+        data,
+        level=level,
+        declaration=declared,
+        progress=lambda metric: print("measuring", metric, file=sys.stderr),  # noqa: T201
+    )
+    print(audit)  # noqa: T201
+    if directory:
+        bundle = write_audit_evidence(
+            directory, audit, model=model, data=data, declaration=declared
+        )
+        print(f"\n{bundle}")  # noqa: T201
+    return audit.report.exit_status
+
+
+@recipes.command("list")
+def _list_recipes() -> None:
+    """Name the recipes."""
     from .recipes import list_recipes
 
-    recipes = list_recipes()
-    width = max(len(recipe.name) for recipe in recipes)
-    for recipe in recipes:
+    listed = list_recipes()
+    width = max(len(recipe.name) for recipe in listed)
+    for recipe in listed:
         print(f"{recipe.name:<{width}}  {recipe.title}")  # noqa: T201
 
 
-def _add_recipe(name: str, directory: str) -> None:
+@recipes.command("show")
+def _show_recipe(name: Name) -> None:
+    """Show what a recipe does and needs, what it would write, and its script."""
+    from .recipes import describe_recipe
+
+    description = describe_recipe(name)
+    _print_with_code(description, description.script, "python")
+
+
+@recipes.command("add")
+def _add_recipe(
+    name: Name,
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="Where to put it; made if missing.")
+    ],
+) -> None:
+    """Copy a recipe with the modules it uses."""
     from .recipes import add_recipe
 
     added = add_recipe(name, directory)
@@ -94,6 +178,47 @@ def _add_recipe(name: str, directory: str) -> None:
     quoted = " ".join(f'"{requirement}"' for requirement in added.requirements)
     lines += [f"needs: pip install {quoted}", f"run:   python {added.directory / name}.py"]
     print("\n".join(lines))  # noqa: T201
+
+
+@recipes.command("diff")
+def _compare_recipe(
+    name: Name,
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Where the copy is.")],
+) -> int:
+    """Show what has changed since a recipe was copied, here and in the copy.
+
+    Ends with 0 if there is nothing to take over, with 1 if there is.
+    """
+    from .recipes import find_recipe_changes
+
+    changes = find_recipe_changes(name, directory)
+    _print_with_code(changes, changes.difference, "diff")
+    return 0 if changes.is_up_to_date else UPSTREAM_MOVED
+
+
+def _print_with_code(report: Any, code: str, language: str) -> None:
+    """Prints a report and a text: in colors on a terminal, as it is into a file."""
+    console = _build_console()
+    if not console.is_terminal:
+        print(f"{report}\n\n{code}".rstrip())  # noqa: T201
+        return
+    from rich.syntax import Syntax
+    from rich.text import Text
+
+    console.print(Text(str(report)))
+    if code:
+        console.print()
+        # Without wrapping, what does not fit is cut off.
+        syntax = Syntax(
+            code, language, theme="ansi_dark", background_color="default", word_wrap=True
+        )
+        console.print(syntax)
+
+
+def _build_console() -> Any:
+    from rich.console import Console
+
+    return Console()
 
 
 @contextmanager
@@ -115,7 +240,13 @@ def _mute_native_messages() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _is_for_user(error: Exception) -> bool:
+def _find_message(error: Exception) -> str | None:
+    """What to tell the user; `None` for a fault of the program."""
     from ._checks import InputError, MissingExtraError
 
-    return isinstance(error, InputError | MissingExtraError | OSError)
+    # What a typing error raises has no name of its own in typer, but one of its kind has.
+    usage_error: Any = typer.BadParameter.__base__
+    if isinstance(error, usage_error):
+        path = error.ctx.command_path if error.ctx else "bigmodel"
+        return f"{error.format_message()} See: {path} --help"
+    return str(error) if isinstance(error, InputError | MissingExtraError | OSError) else None

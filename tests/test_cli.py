@@ -1,7 +1,9 @@
 """The command line: what it prints, how it exits, and what it does not load."""
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,8 +12,8 @@ from dataclasses import dataclass
 import pytest
 
 import bigmodel_utils
-from bigmodel_utils import recipes
-from bigmodel_utils.cli import USER_ERROR, main
+from bigmodel_utils import cli, recipes
+from bigmodel_utils.cli import UPSTREAM_MOVED, USER_ERROR, main
 
 
 def run(*arguments, **variables):
@@ -34,28 +36,39 @@ class FakeReport:
 
 
 @pytest.fixture
-def fake_machine(monkeypatch):
-    from bigmodel_utils import hardware
+def fake_report(monkeypatch):
+    """The calls of the function behind `doctor`, which returns at once."""
+    calls = []
 
-    monkeypatch.setattr(hardware, "inspect_machine", FakeReport)
+    def inspect(**options):
+        calls.append(options)
+        return FakeReport()
+
+    monkeypatch.setattr("bigmodel_utils.doctor.inspect_readiness", inspect)
+    return calls
 
 
-def test_doctor_prints_the_report(fake_machine, capsys):
+def test_doctor_prints_the_report(fake_report, capsys):
     assert main(["doctor"]) == 0
     assert capsys.readouterr().out == "two cores\n"
 
 
-def test_doctor_prints_json(fake_machine, capsys):
+def test_doctor_prints_json(fake_report, capsys):
     assert main(["doctor", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"cores": 2, "name": "Zürich"}
 
 
-def test_messages_return_after_the_report(fake_machine, capfd, monkeypatch):
-    def inspect_noisily():
+def test_doctor_uses_the_network_only_if_asked_to(fake_report):
+    assert main(["doctor"]) == main(["doctor", "--check-mirror"]) == 0
+    assert fake_report == [{"asks_mirror": False}, {"asks_mirror": True}]
+
+
+def test_messages_return_after_the_report(capfd, monkeypatch):
+    def inspect_noisily(**options):
         os.write(2, b"native noise\n")
         return FakeReport()
 
-    monkeypatch.setattr("bigmodel_utils.hardware.inspect_machine", inspect_noisily)
+    monkeypatch.setattr("bigmodel_utils.doctor.inspect_readiness", inspect_noisily)
     assert main(["doctor"]) == 0
     os.write(2, b"later\n")
     assert capfd.readouterr().err == "later\n"
@@ -125,12 +138,25 @@ def test_fault_of_the_library_keeps_its_traceback(monkeypatch):
         main(["recipe", "add", "any", "where"])
 
 
-@pytest.mark.parametrize("arguments", [[], ["recipe"], ["recipe", "add", "one"], ["nosuch"]])
-def test_incomplete_command_shows_usage(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: bigmodel")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing command. See: bigmodel --help"),
+        (["recipe"], "Missing command. See: bigmodel recipe --help"),
+        (["recipe", "add", "one"], "Missing argument 'DIR'. See: bigmodel recipe add --help"),
+        (["nosuch"], "No such command 'nosuch'. See: bigmodel --help"),
+        (["doctor", "--nosuch"], "No such option: --nosuch See: bigmodel doctor --help"),
+    ],
+)
+def test_incomplete_command_is_one_line(arguments, message, capsys):
+    assert main(arguments) == USER_ERROR
+    assert capsys.readouterr().err == f"bigmodel: {message}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["doctor"], ["recipe"], ["recipe", "diff"]])
+def test_help_names_the_command(arguments, capsys):
+    assert main([*arguments, "--help"]) == 0
+    assert " ".join(["Usage: bigmodel", *arguments]) in capsys.readouterr().out
 
 
 def test_version():
@@ -146,14 +172,96 @@ def test_exit_status_reaches_the_shell(tmp_path):
 
 
 def test_help_loads_nothing_heavy():
+    """Only what renders it: neither numbers, nor a backend, nor any part of this package."""
     started = time.perf_counter()
     code = (
-        "import sys; from bigmodel_utils.cli import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "print('loaded', *(n for n in ('numpy', 'rich', 'keras', 'tensorflow') "
-        "if n in sys.modules))"
+        "import sys; from bigmodel_utils.cli import main; main(['--help'])\n"
+        "print('loaded', *sorted(n for n in sys.modules if n in ('numpy', 'keras', 'tensorflow') "
+        "or n.startswith('bigmodel_utils.')))"
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    assert result.stdout.splitlines()[-1] == b"loaded"
+    assert result.stdout.splitlines()[-1] == b"loaded bigmodel_utils.cli"
     assert time.perf_counter() - started < 5  # a busy machine included
+
+
+def test_import_leaves_tracebacks_as_they_are():
+    code = "import sys; from bigmodel_utils.cli import main; main(['recipe', 'list']); "
+    code += "assert sys.excepthook is sys.__excepthook__, sys.excepthook"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# Showing a recipe and what has changed
+
+
+@pytest.fixture
+def terminal(monkeypatch, capsys):
+    """Makes what is printed go to a terminal that knows colors."""
+    from rich.console import Console
+
+    monkeypatch.setattr(
+        cli, "_build_console", lambda: Console(force_terminal=True, color_system="standard")
+    )
+
+
+def test_recipe_show_is_plain_in_a_pipe():
+    name = recipes.list_recipes()[0].name
+    result = run("recipe", "show", name)
+    assert result.returncode == 0
+    assert result.stdout.endswith(recipes.describe_recipe(name).script)
+    assert "\x1b" not in result.stdout
+
+
+def test_recipe_show_has_colors_on_a_terminal(terminal, capsys):
+    assert main(["recipe", "show", recipes.list_recipes()[0].name]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b[" in printed.partition("writes")[2]
+    assert recipes.list_recipes()[0].title in printed
+
+
+@pytest.mark.parametrize("name", [recipe.name for recipe in recipes.list_recipes()[:3]])
+def test_long_lines_are_whole_on_a_narrow_terminal(name, monkeypatch, capsys):
+    from rich.console import Console
+
+    monkeypatch.setattr(
+        cli, "_build_console", lambda: Console(force_terminal=True, no_color=True, width=40)
+    )
+    assert main(["recipe", "show", name]) == 0
+    printed = "".join(re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).split())
+    script = "".join(recipes.describe_recipe(name).script.split())
+    assert printed.endswith(script)
+
+
+def test_recipe_diff_of_a_fresh_copy(tmp_path, capsys):
+    name = recipes.list_recipes()[0].name
+    recipes.add_recipe(name, tmp_path)
+    assert main(["recipe", "diff", name, str(tmp_path)]) == 0
+    assert "up to date: nothing to take over\n" in capsys.readouterr().out
+    (tmp_path / f"{name}.py").write_text("print('mine')\n")
+    assert main(["recipe", "diff", name, str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"changed by you  {name}.py\n" in printed
+    assert "-print('mine')\n" in printed
+
+
+def test_recipe_diff_tells_the_shell_that_upstream_moved(tmp_path):
+    name = recipes.list_recipes()[0].name
+    recipes.add_recipe(name, tmp_path)
+    stamp = tmp_path / f"{name}.provenance.json"
+    entries = json.loads(stamp.read_text(encoding="utf-8"))
+    for entry in entries["files"]:
+        if entry["path"] == f"{name}.py":  # as if the recipe had been another when it was copied
+            entry["sha256"] = hashlib.sha256(b"old\n").hexdigest()
+    stamp.write_text(json.dumps(entries), encoding="utf-8")
+    (tmp_path / f"{name}.py").write_text("old\n")
+    result = run("recipe", "diff", name, str(tmp_path))
+    assert result.returncode == UPSTREAM_MOVED == 1, result.stderr
+    assert f"changed upstream  {name}.py\n" in result.stdout
+    assert "\n-old\n" in result.stdout
+    assert "up to date" not in result.stdout
+
+
+def test_recipe_diff_of_no_copy(tmp_path, capsys):
+    name = recipes.list_recipes()[0].name
+    assert main(["recipe", "diff", name, str(tmp_path)]) == USER_ERROR
+    assert main(["recipe", "diff", "nosuch", str(tmp_path)]) == USER_ERROR
+    assert capsys.readouterr().err.count("\n") == 2

@@ -36,10 +36,11 @@ ARROWS = {
     "artifacts": {"_checks", "data", "models", "training", "compression"},
     "standards": {"_checks", "_report"},
 }
-TOP = {"__main__", "book", "cli", "recipes"}
+TOP = {"__main__", "audit", "book", "cli", "doctor", "recipes"}
 # What else than the standard library a part may load when it is imported.
 AT_IMPORT = {part: {"numpy", "keras"} for part in ("models", "training", "compression")}
-AT_IMPORT |= {part: set() for part in ("standards", "cli", "__main__", "recipes", "__init__")}
+AT_IMPORT |= {part: set() for part in ("standards", "__main__", "recipes", "__init__")}
+AT_IMPORT["cli"] = {"typer"}
 
 MAX_LINES = 400
 MAX_BODY_LINES = 60

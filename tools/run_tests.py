@@ -29,7 +29,12 @@ JAX_TESTS = (
     *("tests/test_compression_result.py", "tests/test_pruning.py", "tests/test_structured.py"),
     *("tests/test_quantization.py", "tests/test_gptq.py", "tests/test_distillation.py"),
     *("tests/test_lora.py", "tests/test_low_rank.py", "tests/test_freezing.py"),
-    *("tests/test_depth.py", "tests/test_explanation.py", "tests/test_faithfulness.py"),
+    *(
+        "tests/test_depth.py",
+        "tests/test_loading.py",
+        "tests/test_explanation.py",
+        "tests/test_faithfulness.py",
+    ),
     *("tests/test_lime.py", "tests/test_lime_fit.py", "tests/test_lime_text.py"),
     *("tests/test_kernel_shap.py", "tests/test_gradients.py"),
     *("bigmodel_utils/training", "bigmodel_utils/models", "bigmodel_utils/generation.py"),

@@ -1,10 +1,11 @@
-"""A report of this machine: what `bigmodel doctor` prints."""
+"""A report of this machine: the first half of what `bigmodel doctor` prints."""
 
 from __future__ import annotations
 
 import html
 import os
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -55,24 +56,17 @@ class MachineReport:
         return {**asdict(self), "devices": [device.to_dict() for device in self.devices]}
 
     def __rich__(self) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column(overflow="fold")
-        for label, value in self._list_rows():
-            table.add_row(Text(label), Text(value))  # names may hold what looks like markup
-        return table
+        return build_rich_table(self.list_rows())
 
     def _repr_html_(self) -> str:
         rows = "".join(
             f'<tr><th scope="row">{html.escape(label)}</th><td>{html.escape(value)}</td></tr>'
-            for label, value in self._list_rows()
+            for label, value in self.list_rows()
         )
         return f"<table>{rows}</table>"
 
-    def _list_rows(self) -> list[tuple[str, str]]:
+    def list_rows(self) -> list[tuple[str, str]]:
+        """Labels and values, as they are shown."""
         total = _format_bytes(self.memory_bytes)
         available = _format_bytes(self.available_memory_bytes)
         advised = f"{self.advice.tier}. {self.advice.reason}"
@@ -121,6 +115,19 @@ def inspect_machine() -> MachineReport:
         tier=tier,
         advice=recommend_tier(devices),
     )
+
+
+def build_rich_table(rows: Iterable[tuple[str, str]]) -> Any:
+    """Builds a table of labels and values that rich prints at the width of the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(Text(label), Text(value))  # names may hold what looks like markup
+    return table
 
 
 def _find_version(distributions: tuple[str, ...]) -> str:

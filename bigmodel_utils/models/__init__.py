@@ -13,6 +13,7 @@ from ._image import (
     build_small_image_classifier,
     measure_batch_dependence,
 )
+from ._loading import load_model_safely
 from ._memory import ForgetBias
 from ._receptive import ReceptiveField, count_receptive_field
 from ._recurrent import build_lstm_classifier
@@ -39,6 +40,7 @@ __all__ = [
     "build_printed_classifier",
     "build_small_image_classifier",
     "count_receptive_field",
+    "load_model_safely",
     "make_empty_cache",
     "measure_batch_dependence",
     "measure_future_dependence",

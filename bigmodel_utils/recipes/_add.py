@@ -20,7 +20,7 @@ from .._checks import InputError
 from ._closure import PACKAGE, find_closure, find_requirements
 
 COPY = "bigmodel_recipe"
-_ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 _INIT = f'"""Modules of {PACKAGE} that a recipe needs; where they come from stands beside it."""\n'
 # Names of modules only: the name of the distribution, as in `pip install "…[data]"`, stays.
 _MODULE_NAME = re.compile(rf"\b{PACKAGE}(?=\.\w|[ ]import\b)|(?<=\bimport ){PACKAGE}\b")
@@ -83,7 +83,7 @@ def list_recipes() -> tuple[Recipe, ...]:
         >>> "train_image_classifier" in [recipe.name for recipe in list_recipes()]
         True
     """
-    return _list_recipes(_ROOT)
+    return _list_recipes(ROOT)
 
 
 def add_recipe(name: str, directory: str | Path) -> AddedRecipe:
@@ -116,7 +116,7 @@ def add_recipe(name: str, directory: str | Path) -> AddedRecipe:
         >>> "train_image_classifier.py" in added.files
         True
     """
-    return _add_recipe(_ROOT, name, Path(directory))
+    return _add_recipe(ROOT, name, Path(directory))
 
 
 def _list_recipes(root: Path) -> tuple[Recipe, ...]:
@@ -128,15 +128,25 @@ def _list_recipes(root: Path) -> tuple[Recipe, ...]:
     return tuple(recipes)
 
 
-def _add_recipe(root: Path, name: str, directory: Path) -> AddedRecipe:
+def find_recipe(root: Path, name: str) -> Recipe:
+    """Returns one recipe of a package.
+
+    Raises:
+        InputError: if it has none of this name.
+    """
     recipes = {recipe.name: recipe for recipe in _list_recipes(root)}
     if name not in recipes:
         known = ", ".join(recipes)
         raise InputError("name", "must be a recipe", repr(name), f"choose from {known}")
-    origins, contents, libraries = _collect_files(root, name)
-    required, optional = find_requirements(libraries, recipes[name].extras)
+    return recipes[name]
+
+
+def _add_recipe(root: Path, name: str, directory: Path) -> AddedRecipe:
+    recipe = find_recipe(root, name)
+    origins, contents, libraries = collect_files(root, name)
+    required, optional = find_requirements(libraries, recipe.extras)
     provenance = {
-        "recipe": recipes[name].to_dict(),
+        "recipe": recipe.to_dict(),
         "package": PACKAGE,
         "version": __version__,
         "date": datetime.now(UTC).date().isoformat(),
@@ -146,24 +156,22 @@ def _add_recipe(root: Path, name: str, directory: Path) -> AddedRecipe:
             {
                 "path": path,
                 "origin": origins.get(path),  # none: written for the copy
-                "origin_sha256": _hash((root.parent / origins[path]).read_bytes())
+                "origin_sha256": hash_bytes((root.parent / origins[path]).read_bytes())
                 if path in origins
                 else None,
-                "sha256": _hash(content),
+                "sha256": hash_bytes(content),
             }
             for path, content in sorted(contents.items())
         ],
     }
     text = json.dumps(provenance, indent=2, ensure_ascii=False) + "\n"
-    contents[f"{name}.provenance.json"] = text.encode()
+    contents[name_stamp(name)] = text.encode()
     missing = _find_missing(contents, directory)
     _write_files({path: contents[path] for path in missing}, directory)
     return AddedRecipe(name, directory, missing, required, optional)
 
 
-def _collect_files(
-    root: Path, name: str
-) -> tuple[dict[str, str], dict[str, bytes], frozenset[str]]:
+def collect_files(root: Path, name: str) -> tuple[dict[str, str], dict[str, bytes], frozenset[str]]:
     """Returns origin by path, content by path, and the libraries that these import."""
     home = root / "recipes" / name
     own_import = re.compile(rf"from {PACKAGE}\.recipes\.{name} import script\b")
@@ -253,5 +261,11 @@ def _make_directory(directory: Path) -> list[Path]:
     return missing[::-1]
 
 
-def _hash(content: bytes) -> str:
+def name_stamp(name: str) -> str:
+    """File beside a copied recipe that says where each of its files comes from."""
+    return f"{name}.provenance.json"
+
+
+def hash_bytes(content: bytes) -> str:
+    """SHA-256 in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

@@ -21,6 +21,7 @@ from .._checks import InputError
 PACKAGE = "bigmodel_utils"
 _DISTRIBUTIONS = {
     "IPython": "ipython",
+    "cyclonedx": "cyclonedx-python-lib",
     "pynvml": "nvidia-ml-py",
     "sklearn": "scikit-learn",
 }

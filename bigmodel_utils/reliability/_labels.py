@@ -86,7 +86,9 @@ def find_label_issues(probabilities: Any, y: Any) -> LabelIssueReport:
         Labels, Journal of Artificial Intelligence Research 70, 2021.
     """
     table, labels = _check_out_of_sample(probabilities, y)
-    cleanlab = import_extra("cleanlab.filter", extra="data")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it misses a progress bar that nobody asked for
+        cleanlab = import_extra("cleanlab.filter", extra="data")
     with warnings.catch_warnings():
         # It says what a class of few examples leads to even where nothing is left out.
         warnings.simplefilter("ignore", UserWarning)

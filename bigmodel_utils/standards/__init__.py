@@ -2,6 +2,7 @@
 
 from ._cards import DataSheet, ModelCard
 from ._clauses import LEVELS, Clause, get_clause, load_clauses, load_subjects
+from ._digests import find_stale_files
 from ._evidence import EvidenceBundle, write_evidence
 from ._release import ClauseVerdict, Measurement, ReleaseReport, Waiver, check_release
 from ._signing import EvidenceReport, sign_evidence, verify_evidence
@@ -18,6 +19,7 @@ __all__ = [
     "ReleaseReport",
     "Waiver",
     "check_release",
+    "find_stale_files",
     "get_clause",
     "load_clauses",
     "load_subjects",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .._checks import InputError
 
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 PASSED_OVER = frozenset({"__pycache__", ".git"})
 """Names of folders that are no part of a released folder: they change while nothing does."""
 
@@ -87,6 +89,49 @@ def hash_released(role: str, path: Path) -> ReleasedFile:
     size_bytes = sum((path / name).stat().st_size for name in entries)
     digest = hash_bytes("".join(lines).encode())
     return ReleasedFile(path.resolve().name, digest, size_bytes, len(entries), is_folder=True)
+
+
+def find_stale_files(hashes: Mapping[str, str], folder: str | os.PathLike[str]) -> list[str]:
+    """Says which of the files behind stored weights are no longer what made them.
+
+    Args:
+        hashes: SHA-256 in hexadecimal by path below `folder`, as recorded when the weights
+            were made; of a folder, the hash of its `sha256sum` listing, see `hash_released`.
+        folder: where the code and the data are now.
+
+    Returns:
+        One sentence for each that is missing or has changed; empty if there is none.
+
+    Raises:
+        InputError: if nothing was recorded, or a hash is none.
+
+    Limits:
+        Looks at the files that are named. What else took part, such as the versions of the
+        libraries, is for the bill of materials of `write_evidence`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "train.py").write_bytes(b"print('hello')")
+        ...     recorded = {"train.py": hash_file(Path(folder, "train.py"))}
+        ...     before = find_stale_files(recorded, folder)
+        ...     _ = Path(folder, "train.py").write_bytes(b"print('hallo')")
+        ...     before, find_stale_files(recorded, folder)
+        ([], ['train.py has changed'])
+    """
+    if not hashes:
+        raise InputError("hashes", "must name a file", "none", "record the code and the data")
+    stale = []
+    for name, recorded in hashes.items():
+        if not isinstance(recorded, str) or not _SHA256.fullmatch(recorded):
+            fix = "record it with `sha256sum`"
+            raise InputError("hashes", "must hold SHA-256 in hexadecimal", repr(recorded), fix)
+        path = Path(folder, name)
+        if not path.exists():
+            stale.append(f"{name} is missing")
+        elif hash_released(name, path).sha256 != recorded.lower():
+            stale.append(f"{name} has changed")
+    return stale
 
 
 def list_entries(folder: Path) -> dict[str, bool]:

@@ -1,0 +1,209 @@
+"""What an audit measures by itself, and what each measurement needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import data, evaluation, generation, models, reliability
+from .._checks import check_predictions, import_extra
+from ..benchmark import estimate_proportion_interval
+from ..standards import Measurement, load_clauses
+from ..training import count_nonfinite_weights
+from ._model import AuditedModel
+
+SEVERITIES = (0, 1, 2)
+SHIFT_PIXELS = 1
+BATCH_SIZES = (64, 50, 7)  # two of them leave a last batch that is not full
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric of the standard and how an audit finds it.
+
+    Attributes:
+        metric: name of the metric.
+        needs: names of arrays, and `"keras"` for a model that is no exported file.
+        find: function from the model and the arrays to what `check_release` takes.
+    """
+
+    metric: str
+    needs: tuple[str, ...]
+    find: Callable[[AuditedModel, Arrays], Any]
+
+
+def list_measures(subjects: Sequence[str]) -> tuple[Measure, ...]:
+    """Lists what an audit can measure for a release of some kinds.
+
+    Args:
+        subjects: kinds of release, from the names in `standards.load_subjects()`.
+
+    Returns:
+        The measures in the order of the standard, each for a clause that applies.
+
+    Example:
+        >>> [measure.metric for measure in list_measures(["language_model"])][:2]
+        ['selection_overlap', 'cache_difference']
+    """
+    applying = [c.metric for c in load_clauses() if c.applies_to in ("every release", *subjects)]
+    return tuple(_MEASURES[metric] for metric in applying if metric in _MEASURES)
+
+
+def _find_correct(model: AuditedModel, arrays: Arrays) -> np.ndarray:
+    probabilities, y = check_predictions(model.predict(arrays["x_test"]), arrays["y_test"])
+    return np.asarray(probabilities.argmax(axis=1) == y)
+
+
+def _measure_half_width(model: AuditedModel, arrays: Arrays) -> float:
+    correct = _find_correct(model, arrays)
+    interval = estimate_proportion_interval(int(correct.sum()), len(correct))
+    return (interval.high - interval.low) / 2
+
+
+def _measure_worst_slice(model: AuditedModel, arrays: Arrays) -> Measurement:
+    """The group, or the class where no groups are given, of the lowest lower end."""
+    groups = arrays.get("groups_test", arrays["y_test"])
+    slices = {str(group): groups == group for group in np.unique(groups)}
+    report = evaluation.measure_slices(_find_correct(model, arrays), slices)
+    worst = min(report.slices.values(), key=lambda interval: interval.low)
+    return Measurement(worst.value, worst.low, worst.high)
+
+
+def _measure_calibration_error(model: AuditedModel, arrays: Arrays) -> float:
+    probabilities = model.predict(arrays["x_test"])
+    return evaluation.measure_calibration(probabilities, arrays["y_test"]).expected_error
+
+
+def _measure_batch_size_spread(model: AuditedModel, arrays: Arrays) -> float:
+    def measure_log_loss(batch_size: int) -> float:
+        probabilities = model.predict(arrays["x_test"], batch_size=batch_size)
+        return evaluation.measure_calibration(
+            probabilities, arrays["y_test"], num_resamples=1
+        ).log_loss
+
+    return evaluation.measure_batch_size_spread(measure_log_loss, BATCH_SIZES)
+
+
+def _measure_lead_over_simplest(model: AuditedModel, arrays: Arrays) -> Measurement:
+    """The lead over logistic regression on the inputs, each scaled."""
+    pipeline = import_extra("sklearn.pipeline", extra="data")
+    preprocessing = import_extra("sklearn.preprocessing", extra="data")
+    linear_model = import_extra("sklearn.linear_model", extra="data")
+    rows = {name: arrays[name].reshape(len(arrays[name]), -1) for name in ("x_training", "x_test")}
+    simplest = pipeline.make_pipeline(
+        preprocessing.StandardScaler(), linear_model.LogisticRegression(tol=0.01, max_iter=500)
+    ).fit(rows["x_training"], arrays["y_training"])
+    baseline = simplest.predict(rows["x_test"]) == arrays["y_test"]
+    return _take(evaluation.compare_accuracy(_find_correct(model, arrays), baseline).difference)
+
+
+def _measure_retained_accuracy(model: AuditedModel, arrays: Arrays) -> float:
+    return evaluation.measure_robustness(
+        model.predict,
+        (arrays["x_test"], arrays["y_test"]),
+        corrupt=data.corrupt_images,
+        kinds=data.CORRUPTIONS,
+        severities=SEVERITIES,
+    ).retained
+
+
+def _measure_shift_consistency(model: AuditedModel, arrays: Arrays) -> Measurement:
+    def move(*, right: int, down: int) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda x: data.shift_images(x, right=right, down=down)
+
+    steps = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+    report = evaluation.measure_consistency(
+        model.predict,
+        arrays["x_test"],
+        changes={
+            name: move(right=SHIFT_PIXELS * right, down=SHIFT_PIXELS * down)
+            for name, (right, down) in steps.items()
+        },
+    )
+    return _take(report.kept[report.worst])
+
+
+def _measure_release_difference(model: AuditedModel, arrays: Arrays) -> float:
+    served = model.predict(arrays["x_test"])
+    return float(np.abs(served - arrays["predictions_test"]).max())
+
+
+def _measure_leaked_share(_: AuditedModel, arrays: Arrays) -> float:
+    """The share of exact copies; near-duplicates of arrays need a measure of their own."""
+    keys = {name: _write_keys(arrays[name]) for name in ("x_training", "x_test")}
+    return data.count_overlap(keys["x_training"], keys["x_test"]) / len(keys["x_test"])
+
+
+def _measure_selection_overlap(_: AuditedModel, arrays: Arrays) -> int:
+    return data.count_overlap(_write_keys(arrays["x_validation"]), _write_keys(arrays["x_test"]))
+
+
+def _measure_drift(_: AuditedModel, arrays: Arrays) -> float:
+    reference, current = (
+        arrays[name].reshape(len(arrays[name]), -1) for name in ("x_training", "x_service")
+    )
+    return reliability.measure_drift(reference, current).p_value
+
+
+def _measure_label_issues(_: AuditedModel, arrays: Arrays) -> float:
+    report = reliability.find_label_issues(arrays["probabilities_training"], arrays["y_training"])
+    return report.share
+
+
+def _measure_cache_difference(model: AuditedModel, arrays: Arrays) -> float:
+    return generation.measure_cache_difference(model.keras_model, arrays["x_test"][0])
+
+
+def _measure_future_dependence(model: AuditedModel, arrays: Arrays) -> float:
+    return models.measure_future_dependence(model.keras_model, arrays["x_test"][:8])
+
+
+def _write_keys(rows: np.ndarray) -> list[str]:
+    return [row.tobytes().hex() for row in np.ascontiguousarray(rows)]
+
+
+def _take(interval: Any) -> Measurement:
+    return Measurement(interval.value, interval.low, interval.high)
+
+
+_LABELED = ("x_test", "y_test")
+_MEASURES = {
+    measure.metric: measure
+    for measure in (
+        Measure("selection_overlap", ("x_validation",), _measure_selection_overlap),
+        Measure("interval_half_width", _LABELED, _measure_half_width),
+        Measure(
+            "batch_dependence",
+            ("x_test",),
+            lambda model, arrays: models.measure_batch_dependence(model, arrays["x_test"]),
+        ),
+        Measure(
+            "num_nonfinite_weights",
+            ("keras",),
+            lambda model, _: count_nonfinite_weights(model.keras_model),
+        ),
+        Measure("worst_slice_accuracy", _LABELED, _measure_worst_slice),
+        Measure("expected_calibration_error", _LABELED, _measure_calibration_error),
+        Measure("batch_size_spread", _LABELED, _measure_batch_size_spread),
+        Measure("retained_accuracy", _LABELED, _measure_retained_accuracy),
+        Measure("leaked_share", ("x_training",), _measure_leaked_share),
+        Measure("release_difference", ("predictions_test",), _measure_release_difference),
+        Measure(
+            "label_issue_share", ("probabilities_training", "y_training"), _measure_label_issues
+        ),
+        Measure("drift_p_value", ("x_training", "x_service"), _measure_drift),
+        Measure(
+            "lead_over_simplest",
+            (*_LABELED, "x_training", "y_training"),
+            _measure_lead_over_simplest,
+        ),
+        Measure("shift_consistency", ("x_test",), _measure_shift_consistency),
+        Measure("cache_difference", ("keras",), _measure_cache_difference),
+        Measure("future_dependence", ("keras",), _measure_future_dependence),
+    )
+}
