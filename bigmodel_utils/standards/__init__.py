@@ -2,7 +2,7 @@
 
 from ._cards import DataSheet, ModelCard
 from ._clauses import LEVELS, Clause, get_clause, load_clauses, load_subjects
-from ._digests import find_stale_files
+from ._digests import find_stale_files, hash_file
 from ._evidence import EvidenceBundle, write_evidence
 from ._release import ClauseVerdict, Measurement, ReleaseReport, Waiver, check_release
 from ._signing import EvidenceReport, sign_evidence, verify_evidence
@@ -21,6 +21,7 @@ __all__ = [
     "check_release",
     "find_stale_files",
     "get_clause",
+    "hash_file",
     "load_clauses",
     "load_subjects",
     "sign_evidence",

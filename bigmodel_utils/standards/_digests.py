@@ -53,9 +53,26 @@ def hash_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def hash_file(path: Path) -> str:
-    """Returns the SHA-256 in hexadecimal, without reading the file into memory."""
-    with path.open("rb") as stream:
+def hash_file(path: str | os.PathLike[str]) -> str:
+    """Returns the SHA-256 of a file in hexadecimal, without reading it into memory at once.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Sixty-four characters, as `sha256sum` prints them.
+
+    Raises:
+        OSError: if it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "greeting").write_bytes(b"hello")
+        ...     hash_file(f"{folder}/greeting")[:8]
+        '2cf24dba'
+    """
+    with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -113,7 +130,7 @@ def find_stale_files(hashes: Mapping[str, str], folder: str | os.PathLike[str]) 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "train.py").write_bytes(b"print('hello')")
-        ...     recorded = {"train.py": hash_file(Path(folder, "train.py"))}
+        ...     recorded = {"train.py": hash_file(f"{folder}/train.py")}
         ...     before = find_stale_files(recorded, folder)
         ...     _ = Path(folder, "train.py").write_bytes(b"print('hallo')")
         ...     before, find_stale_files(recorded, folder)
