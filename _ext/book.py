@@ -39,6 +39,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     role = XRefRole(innernodeclass=nodes.inline, warn_dangling=True)
     app.add_role_to_domain("std", "clause", role, override=True)
     app.add_directive("clauses", ClausesDirective)
+    app.add_directive("crosswalk", CrosswalkDirective)
     app.add_directive("recipes", RecipesDirective)
     # Jupyter Book sets this for an extension that this book leaves out.
     app.add_config_value("comments_config", {}, "html")
@@ -106,6 +107,20 @@ class ClausesDirective(_MarkdownDirective):
                 if clause.family == family:
                     standard.note_object("clause-entry", clause.id, clause.id.lower())
                     yield from write_clause(clause)
+
+
+class CrosswalkDirective(_MarkdownDirective):
+    """What the clauses answer in other standards, read from those standards."""
+
+    def markdown(self) -> Iterator[str]:
+        """Yields a table with a row for each place in another standard."""
+        answers: dict[str, list[str]] = {}
+        for clause in load_clauses():
+            for mapping in clause.mappings:
+                answers.setdefault(mapping, []).append(f"{{clause}}`{clause.id}`")
+        yield from ("| Asked for by | maps to |", "|---|---|")
+        for mapping in sorted(answers):
+            yield f"| {mapping} | {', '.join(answers[mapping])} |"
 
 
 class RecipesDirective(_MarkdownDirective):

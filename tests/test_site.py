@@ -131,6 +131,7 @@ def test_all_clauses_and_recipes_are_listed(built_site):
     for clause in load_clauses():
         assert f'id="{clause.id.lower()}"' in standard
         assert clause.metric in standard
+        assert all(standard.count(mapping) >= 2 for mapping in clause.mappings)
     # The words, not the markup: a command is highlighted piece by piece.
     recipes = " ".join(Page((built_site / "recipes.html").read_text(encoding="utf-8")).words)
     for recipe in list_recipes():

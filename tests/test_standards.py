@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -145,6 +146,20 @@ def test_repeated_metric_is_refused():
     other = CLAUSE.replace("TEST-001", "TEST-002")
     with pytest.raises(ValueError, match="`metric` of TEST-002 must be unique"):
         _parse_clauses(VALID + other)
+
+
+def list_answers(cells):
+    """Ids of the clauses that the tables of the crosswalk name."""
+    tables = "".join("".join(c["source"]) for c in cells if c["id"].startswith("crosswalk-"))
+    return set(re.findall(r"\{clause\}`([A-Z]+-\d{3})`", tables))
+
+
+def test_crosswalk_of_the_page_names_the_clauses_that_carry_a_mapping():
+    path = Path(__file__).parents[1] / "chapters" / "01_background" / "why_standards.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert list_answers(cells) == {clause.id for clause in load_clauses() if clause.mappings}
+    one_less = [cell for cell in cells if cell["id"] != "crosswalk-nist"]
+    assert list_answers(one_less) != list_answers(cells)
 
 
 def test_every_subject_has_a_clause():
