@@ -127,7 +127,9 @@ def estimate_proportion_interval(
     spread = z * math.sqrt(proportion * (1 - proportion) / trials + z**2 / (4 * trials**2))
     scale = 1 + z**2 / trials
     low, high = (centre - spread) / scale, (centre + spread) / scale
-    return Interval(proportion, max(0.0, low), min(1.0, high), confidence)
+    # Where all or none succeed one end is the proportion itself, which rounding may miss.
+    low, high = max(0.0, min(low, proportion)), min(1.0, max(high, proportion))
+    return Interval(proportion, low, high, confidence)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def test_what_files_can_show_is_measured(folder, model):
         "interval_half_width",
         "batch_dependence",
         "worst_slice_accuracy",
-        "expected_calibration_error",
+        "calibration_excess",
         "batch_size_spread",
         "retained_accuracy",
         "leaked_share",

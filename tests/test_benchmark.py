@@ -44,6 +44,14 @@ def test_wilson_interval_equals_scipy(num_trials, drawn):
     assert ours.high == pytest.approx(theirs.high, abs=1e-9)
 
 
+def test_proportion_lies_within_its_interval_where_all_or_none_succeed():
+    """Rounding put an end on the wrong side, for seven of seven among others."""
+    for num_trials in range(1, 3000):
+        for num_successes in (0, num_trials):
+            interval = benchmark.estimate_proportion_interval(num_successes, num_trials)
+            assert interval.low <= interval.value <= interval.high
+
+
 def test_wilson_twin_the_normal_interval_would_fail_that_test():
     theirs = stats.binomtest(10, 10).proportion_ci(method="wilson")
     normal_low = 1.0 - 1.96 * np.sqrt(1.0 * 0.0 / 10)

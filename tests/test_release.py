@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigmodel_utils.benchmark import estimate_proportion_interval
+from bigmodel_utils.evaluation import compare_accuracy
 from bigmodel_utils.standards import (
     LEVELS,
     Measurement,
@@ -34,14 +35,16 @@ def judge(metric, measurement, level="production", **arguments):
 
 
 def meet(clause, level):
-    """A measurement exactly on the bound."""
-    return clause.thresholds[level]
+    """The worst measurement that passes: on the bound, or next to it."""
+    bound = clause.thresholds[level]
+    return math.nextafter(bound, math.inf) if clause.direction == "above" else bound
 
 
 def miss(clause, level):
-    """The nearest number on the wrong side of the bound."""
-    away = math.inf if clause.direction == "at_most" else -math.inf
-    return math.nextafter(clause.thresholds[level], away)
+    """The best measurement that does not."""
+    bound = clause.thresholds[level]
+    away = {"at_most": math.inf, "at_least": -math.inf, "above": bound}
+    return math.nextafter(bound, away[clause.direction])
 
 
 def make_waiver(clause_id, *, days=30, **changes):
@@ -122,7 +125,8 @@ def agrees_with_the_definition(ends, level, clause, gate):
     low, high = sorted(ends)
     points = np.linspace(low, high, 5)
     bound = clause.thresholds[level]
-    holds = (points <= bound).all() if clause.direction == "at_most" else (points >= bound).all()
+    compare = {"at_most": np.less_equal, "at_least": np.greater_equal, "above": np.greater}
+    holds = compare[clause.direction](points, bound).all()
     assert (gate(clause.metric, (low, high), level).status == "passed") == holds
 
 
@@ -155,6 +159,14 @@ def test_whole_interval_twin():
 def test_stricter_level_never_lets_pass_what_a_looser_one_holds_back(value, clause):
     passed = [judge(clause.metric, value, level).status == "passed" for level in LEVELS]
     assert passed == sorted(passed, reverse=True)
+
+
+def test_a_model_does_not_beat_itself():
+    """Its lead over itself is an interval from zero to zero."""
+    correct = np.arange(100) % 9 > 0
+    lead = compare_accuracy(correct, correct).difference
+    assert judge("lead_over_simplest", lead, "critical").status == "failed"
+    assert judge("architecture_lead", lead, "critical").status == "failed"
 
 
 # What applies.

@@ -117,7 +117,7 @@ def test_valid_file_loads():
         ("MUST be", "must be", "`requirement` of TEST-001 must hold exactly one .* none"),
         ("MUST be", "MUST or MAY be", "`requirement` of TEST-001 .* Received: MUST, MAY"),
         ("MUST be", "MUST NOT or MUST be", "Received: MUST NOT, MUST"),
-        ('"at_least"', '"below"', "`direction` of TEST-001 must be one of at_most, at_least"),
+        ('"at_least"', '"below"', "`direction` of TEST-001 must be one of at_most, .*above"),
         ('"at_least"', '"at_most"', "`thresholds` of TEST-001 must not loosen .* 1.0, 2.0, 3.0"),
         ("critical = 3", "critical = 1", "`thresholds` of TEST-001 must not loosen"),
         (", critical = 3", "", "`thresholds` of TEST-001 must hold exactly development"),
@@ -208,7 +208,7 @@ def levels_are_ordered(thresholds, direction, parse):
 
 
 three_numbers = st.tuples(*[st.integers(-3, 3)] * 3)
-directions = st.sampled_from(["at_most", "at_least"])
+directions = st.sampled_from(["at_most", "at_least", "above"])
 
 
 @given(three_numbers, directions)

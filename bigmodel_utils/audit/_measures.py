@@ -74,9 +74,9 @@ def _measure_worst_slice(model: AuditedModel, arrays: Arrays) -> Measurement:
     return Measurement(worst.value, worst.low, worst.high)
 
 
-def _measure_calibration_error(model: AuditedModel, arrays: Arrays) -> float:
+def _measure_calibration_excess(model: AuditedModel, arrays: Arrays) -> float:
     probabilities = model.predict(arrays["x_test"])
-    return evaluation.measure_calibration(probabilities, arrays["y_test"]).expected_error
+    return evaluation.measure_calibration(probabilities, arrays["y_test"]).excess_error
 
 
 def _measure_batch_size_spread(model: AuditedModel, arrays: Arrays) -> float:
@@ -188,7 +188,7 @@ _MEASURES = {
             lambda model, _: count_nonfinite_weights(model.keras_model),
         ),
         Measure("worst_slice_accuracy", _LABELED, _measure_worst_slice),
-        Measure("expected_calibration_error", _LABELED, _measure_calibration_error),
+        Measure("calibration_excess", _LABELED, _measure_calibration_excess),
         Measure("batch_size_spread", _LABELED, _measure_batch_size_spread),
         Measure("retained_accuracy", _LABELED, _measure_retained_accuracy),
         Measure("leaked_share", ("x_training",), _measure_leaked_share),

@@ -61,6 +61,11 @@ class Calibration:
     log_loss: float
     bins: tuple[CalibrationBin, ...]
 
+    @property
+    def excess_error(self) -> float:
+        """What the error exceeds that of chance by; about zero for a calibrated model."""
+        return self.expected_error - self.chance_error
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain dictionaries and lists, ready for JSON."""
         return asdict(self) | {"bins": [asdict(part) for part in self.bins]}

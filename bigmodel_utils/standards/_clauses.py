@@ -22,7 +22,7 @@ LEVELS = ("development", "production", "critical")
 EVERY_RELEASE = "every release"
 """What a clause applies to that asks no question about the kind of release."""
 
-_DIRECTIONS = ("at_most", "at_least")
+_DIRECTIONS = ("at_most", "at_least", "above")
 _ID = re.compile(r"[A-Z]+-\d{3}")
 _KEYWORD = re.compile(r"\b(?:MUST NOT|MUST|SHOULD NOT|SHOULD|MAY)\b")
 _DOTTED_PATH = re.compile(r"[a-z_]\w*(?:\.\w+)+")
@@ -43,7 +43,8 @@ class Clause:
             `load_subjects`.
         metric: name of what is measured; no other clause has it.
         unit: unit of the metric.
-        direction: `"at_most"` or `"at_least"`: the side on which the threshold bounds it.
+        direction: `"at_most"`, `"at_least"` or `"above"`, which the bound itself does not
+            meet: the side on which the threshold bounds the metric.
         thresholds: the bound at each of `LEVELS`, in `unit`.
         threshold_source: where the bounds come from.
         measured_by: dotted path of the function that measures the metric.
@@ -70,6 +71,18 @@ class Clause:
     def is_mandatory(self) -> bool:
         """Whether the requirement says MUST or MUST NOT."""
         return re.search(r"\bMUST\b", self.requirement) is not None
+
+    @property
+    def is_upper_bound(self) -> bool:
+        """Whether the metric must not be large, so that the worse end is the upper one."""
+        return self.direction == "at_most"
+
+    def is_met(self, value: float, level: str) -> bool:
+        """Returns whether a finite value of the metric is on the right side of the bound."""
+        bound = self.thresholds[level]
+        if self.is_upper_bound:
+            return value <= bound
+        return value > bound if self.direction == "above" else value >= bound
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain strings, lists and dictionaries, ready for JSON."""
@@ -232,7 +245,7 @@ def _check_text(clause: Clause) -> None:
 def _check_order(clause: Clause) -> None:
     """A stricter level may not allow what a less strict one forbids."""
     values: Sequence[float] = [clause.thresholds[level] for level in LEVELS]
-    sign = 1 if clause.direction == "at_most" else -1
+    sign = 1 if clause.is_upper_bound else -1
     tightening = all(sign * later <= sign * earlier for earlier, later in pairwise(values))
     _require(
         tightening,

@@ -266,14 +266,13 @@ def _judge(
     else:
         ends = (measurement.value, measurement.low, measurement.high)
         given = [end for end in ends if end is not None]
-        judged = max(given) if clause.direction == "at_most" else min(given)
-        holds = judged <= bound if clause.direction == "at_most" else judged >= bound
+        judged = max(given) if clause.is_upper_bound else min(given)
         if not all(map(math.isfinite, given)):
             status, judged = "not finite", None
             reason = f"the measurement is {', '.join(map(str, given))}"
         elif measurement.measured_on is not None and measurement.measured_on < oldest:
             status, reason = "stale", f"measured on {measurement.measured_on}, before {oldest}"
-        elif holds:
+        elif clause.is_met(judged, level):
             status, reason = "passed", "" if len(given) == 1 else "by the worse end"
         else:
             status, reason = "failed", clause.requirement

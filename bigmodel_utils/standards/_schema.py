@@ -78,7 +78,7 @@ def _describe_report() -> dict[str, Any]:
 
 def _describe_clause() -> dict[str, Any]:
     special = {
-        "direction": {"enum": ["at_most", "at_least"]},
+        "direction": {"enum": ["at_most", "at_least", "above"]},
         "thresholds": _describe({level: {"type": "number"} for level in LEVELS}),
         "mappings": _describe_list(_TEXT),
     }

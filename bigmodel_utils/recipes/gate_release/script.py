@@ -115,9 +115,7 @@ def measure_release(path: Path) -> dict[str, Any]:
         "interval_half_width": (interval.high - interval.low) / 2,
         "batch_dependence": float(np.abs(alone - probabilities[:16]).max()),
         "worst_slice_accuracy": worst,
-        "expected_calibration_error": evaluation.measure_calibration(
-            probabilities, y[test]
-        ).expected_error,
+        "calibration_excess": evaluation.measure_calibration(probabilities, y[test]).excess_error,
         "batch_size_spread": evaluation.measure_batch_size_spread(evaluate, [7, 50, len(test)]),
         "label_issue_share": reliability.find_label_issues(beliefs, y[fit]).share,
         "lead_over_simplest": evaluation.compare_accuracy(correct, simplest).difference,
