@@ -7,7 +7,7 @@ READY_JAX := .venv-jax/.ready
 BENCHMARKS := $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test check lint execute bands mutants artifacts ladder bench sphinx lock clean
+.PHONY: help book serve test check lint execute bands mutants artifacts ladder faults bench sphinx lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ artifacts: $(READY) ## train the reference models anew and compare seeds (hours)
 
 ladder: $(READY) ## record the scaling ladder anew (an hour)
 	$(BIN)/python -m tools.ladder
+
+faults: $(READY) ## measure a planted fault for every clause, for the page of the standard
+	$(BIN)/python -m tests.planted_faults
 
 bench: $(READY) ## measure against what a user would otherwise pick
 	@set -e; for script in $(BENCHMARKS); do $(BIN)/python $$script; done

@@ -28,6 +28,7 @@ from bigmodel_utils.recipes import Recipe, list_recipes
 from bigmodel_utils.standards import LEVELS, Clause, load_clauses, load_subjects
 
 LOGGER = logging.getLogger(__name__)
+FAULTS = Path(__file__).resolve().parent.parent / "benchmarks/results/planted-faults.json"
 COLAB = "https://colab.research.google.com"
 _KEYWORD = re.compile(r"\b(?:MUST NOT|MUST|SHOULD NOT|SHOULD|MAY)\b")
 
@@ -40,6 +41,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role_to_domain("std", "clause", role, override=True)
     app.add_directive("clauses", ClausesDirective)
     app.add_directive("crosswalk", CrosswalkDirective)
+    app.add_directive("planted-faults", PlantedFaultsDirective)
     app.add_directive("recipes", RecipesDirective)
     # Jupyter Book sets this for an extension that this book leaves out.
     app.add_config_value("comments_config", {}, "html")
@@ -121,6 +123,27 @@ class CrosswalkDirective(_MarkdownDirective):
         yield from ("| Asked for by | maps to |", "|---|---|")
         for mapping in sorted(answers):
             yield f"| {mapping} | {', '.join(answers[mapping])} |"
+
+
+class PlantedFaultsDirective(_MarkdownDirective):
+    """For each clause a fault that was planted, and what the clause's metric said."""
+
+    def markdown(self) -> Iterator[str]:
+        """Yields a table with a row for each clause."""
+        self.env.note_dependency(str(FAULTS))
+        yield from (
+            "| Clause | planted fault | without it | with it | bound |",
+            "|---|---|---|---|---|",
+        )
+        for row in json.loads(FAULTS.read_text(encoding="utf-8")):
+            without, with_it = (
+                "not measured" if row[case] is None else f"{row[case]:.2g}"
+                for case in ("clean", "faulty")
+            )
+            yield (
+                f"| {{clause}}`{row['clause_id']}` | {row['fault']} | {without} | {with_it} "
+                f"| {row['required']} |"
+            )
 
 
 class RecipesDirective(_MarkdownDirective):

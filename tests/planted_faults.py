@@ -3,7 +3,8 @@
 Each case is one function of a flag, so that the two differ by the fault alone. It builds its
 data and its model, calls the function that the clause names in `measured_by`, and returns what
 `check_release` takes for the metric: a number, an interval, or `None` if the library refuses
-to measure such a thing at all.
+to measure such a thing at all. ``python -m tests.planted_faults`` records the table that the
+page of the standard shows.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import functools
 import hashlib
 import json
 import math
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -95,6 +97,7 @@ class FaultRow:
     caught_by: tuple[str, ...]
 
 
+RECORD = Path(__file__).parents[1] / "benchmarks" / "results" / "planted-faults.json"
 FAULTS: dict[str, PlantedFault] = {}
 """By the id of its clause."""
 
@@ -870,3 +873,21 @@ def send_malformed(is_faulty: bool) -> Any:
     statuses = evaluation.measure_load(send, 2 * len(malformed), num_clients=1).statuses
     is_rejected = [400 <= status < 500 for status in statuses[::2]]
     return is_rejected.count(False) + sum(status != 200 for status in statuses[1::2])
+
+
+def write_record() -> int:
+    """Measures and records every fault; returns 1 if one is not caught by its clause alone."""
+    rows = build_fault_table()
+    text = json.dumps([asdict(row) for row in rows], indent=1)
+    RECORD.write_text(text + "\n", encoding="utf-8")
+    wrong = [
+        row.clause_id
+        for row in rows
+        if row.clean_verdict != "passed" or row.caught_by != (row.clause_id,)
+    ]
+    print(f"{len(rows)} faults, {len(wrong)} not caught as they should be", *wrong)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(write_record())
