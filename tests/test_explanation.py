@@ -1,5 +1,8 @@
 """The explanation package: predictions, the result, and pictures."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +10,11 @@ import pytest
 from bigmodel_utils._checks import InputError
 from bigmodel_utils.explanation import (
     Explanation,
+    GroupedBackground,
     build_predict_fn,
+    explain_with_kernel_shap,
+    explain_with_lime_image,
+    make_grid_segments,
     plot_beeswarm,
     plot_image,
     plot_waterfall,
@@ -51,6 +58,32 @@ def test_predictions_follow_weights_that_change():
     model.set_weights([2 * each for each in model.get_weights()])
     assert predict(x) == pytest.approx(model.predict(x, verbose=0), abs=1e-6)
     assert not np.allclose(predict(x), before)
+
+
+def test_a_second_function_of_a_model_compiles_nothing_and_lets_it_go():
+    class Counter(keras.layers.Layer):
+        num_calls = 0
+
+        def call(self, x):
+            self.num_calls += 1
+            return x
+
+    model = keras.Sequential([keras.Input((3,)), Counter(), keras.layers.Dense(2)])
+    counter, x = model.layers[0], NUMBERS.normal(size=(5, 3))
+    found = build_predict_fn(model)(x)
+    before = counter.num_calls
+    predict = build_predict_fn(model)
+    assert np.array_equal(predict(x), found)
+    assert counter.num_calls == before
+    model(x)  # the twin: what is not compiled goes through Python again
+    assert counter.num_calls > before
+    gone = weakref.ref(model)
+    del model, counter
+    gc.collect()
+    assert predict(x[:1]) == pytest.approx(found[:1])  # the function keeps its model
+    del predict
+    gc.collect()
+    assert gone() is None
 
 
 def test_tokens_stay_integers_and_a_subclassed_model_is_taken():
@@ -141,6 +174,31 @@ def test_an_explanation_goes_to_shap_and_to_json():
     assert explanation.to_dict()["diagnostics"]["r2"] == [1, 1, 1, 1]
     with pytest.raises(InputError, match="target"):
         explanation.to_shap(target=2)
+
+
+def test_segments_and_groups_are_painted_for_shap():
+    pytest.importorskip("shap")
+    images = NUMBERS.random((2, 6, 6, 1))
+    grid = make_grid_segments((6, 6), 2, hide_value=0.0)
+    read = lambda x: x[:, :2, 2:4].sum(axis=(1, 2))  # noqa: E731
+    lime = explain_with_lime_image(read, images, segments=grid)
+    painted = lime.to_shap().values
+    assert np.array_equal(painted, grid.paint(lime.values)[..., 0])
+    assert painted.shape == (2, 6, 6)
+    strongest = painted == painted.max(axis=(1, 2), keepdims=True)
+    assert strongest[:, :2, 2:4].all()
+    assert strongest.sum() == 2 * 4
+    turned = grid.paint(lime.values[:, ::-1])[..., 0]  # the twin: another order of segments
+    assert not np.array_equal(painted, turned)
+    groups = grid.labels[..., None]
+    shapley = explain_with_kernel_shap(
+        read, images, background=GroupedBackground(np.zeros((1, 6, 6, 1)), groups)
+    )
+    assert shapley.to_shap().values == pytest.approx(grid.paint(shapley.values)[..., :1], abs=1e-12)
+    whole = explain_with_kernel_shap(
+        lambda x: x[:, :1], NUMBERS.random((2, 3)), background=np.zeros((1, 3))
+    )
+    assert np.array_equal(whole.to_shap().values, whole.values[..., 0])
 
 
 def test_shap_draws_and_leaves_no_black_text():

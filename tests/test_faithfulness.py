@@ -1,5 +1,7 @@
 """Faithfulness, stability and the verdict, on models whose true explanation is known."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from bigmodel_utils.explanation import (
     Explanation,
     check_explanation,
     compare_explanations,
+    explain_with_integrated_gradients,
     measure_faithfulness,
     measure_infidelity,
     measure_stability,
@@ -206,6 +209,32 @@ def test_noise_on_the_inputs_moves_an_explanation_that_is_fixed_otherwise():
     assert still.correlations == pytest.approx(np.ones(8))
     moved = measure_stability(network, x, explain=explain_by_absence, noise=0.5)
     assert moved.correlations.mean() < 0.99
+
+
+def test_an_explainer_without_draws_needs_no_seed():
+    network, x = build_model(), draw_inputs(12).astype("float32")
+    explain = partial(explain_with_integrated_gradients, num_steps=16, targets=0)
+    still = measure_stability(network, x, explain=explain)
+    assert still.correlations == pytest.approx(np.ones(12))
+    moved = measure_stability(network, x, explain=explain, noise=0.5)
+    assert moved.correlations.mean() < 0.99
+    verdict = check_explanation(network, x, explain=explain, baselines={"zero": 0.0})
+    assert verdict.findings[0].passed
+    assert verdict.findings[3].passed
+    drawn = iter(range(10))  # the twin: draws that no seed holds are still seen
+    loose = lambda model, inputs: explain_by_chance(model, inputs, seed=next(drawn))  # noqa: E731
+    assert measure_stability(network, x, explain=loose).correlations.mean() < 0.5
+
+
+def test_a_seed_reaches_an_explainer_that_takes_anything():
+    seen = []
+
+    def explain(model, inputs, **options):
+        seen.append(options["seed"])
+        return explain_by_chance(model, inputs, **options)
+
+    measure_stability(build_model(), draw_inputs(3), explain=explain)
+    assert seen == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

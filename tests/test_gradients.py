@@ -1,5 +1,8 @@
 """Gradients against closed forms on both backends; what they are not; tokens and positions."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -131,6 +134,103 @@ def test_maximum_tells_gradients_from_shapley():
     assert np.linalg.norm(difference) > 0.1 * np.linalg.norm(shapley.values)
     assert np.abs(difference / many.standard_errors).max() > 10
     assert many.diagnostics["completeness_error"].max() < 0.05
+
+
+# What is compiled is kept
+
+
+class Counter(keras.layers.Layer):
+    """Counts how often Python goes through it: once for each program that is compiled."""
+
+    num_calls = 0
+
+    def call(self, x):
+        self.num_calls += 1
+        return x
+
+
+def build_line():
+    return keras.Sequential([keras.Input((4,)), Counter(), keras.layers.Dense(2)])
+
+
+def explain_by_average(model, rows, **options):
+    return explain_with_expected_gradients(
+        model, rows, background=np.zeros((1, 4)), num_samples=4, **options
+    ).values
+
+
+def explain_by_steps(model, rows, **options):
+    return explain_with_integrated_gradients(model, rows, num_steps=4, **options).values
+
+
+WAYS = pytest.mark.parametrize("explain", [explain_by_average, explain_by_steps])
+
+
+@WAYS
+def test_a_second_call_compiles_nothing(explain):
+    model = build_line()
+    explain(model, ROWS)
+    before = model.layers[0].num_calls
+    explain(model, ROWS + 1)
+    assert model.layers[0].num_calls == before
+    explain(model, ROWS, targets=1)  # the twin: another program
+    assert model.layers[0].num_calls > before
+
+
+@WAYS
+def test_a_model_that_was_trained_between_is_seen(explain):
+    model = build_line()
+    before = explain(model, ROWS)
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    model.fit(ROWS, np.ones((3, 2)), epochs=2, verbose=0)
+    after = explain(model, ROWS)
+    assert after == pytest.approx(ROWS[..., None] * model.layers[1].get_weights()[0], abs=1e-6)
+    assert np.abs(after - before).max() > 0.01  # what the weights of before would give
+
+
+@WAYS
+def test_a_model_with_other_weights_is_seen(explain):
+    model = build_line()
+    before = explain(model, ROWS)
+    model.layers[1].enable_lora(1)
+    model.layers[1].lora_kernel_b.assign(np.ones((1, 2)))
+    after = explain(model, ROWS)
+    assert after == pytest.approx(ROWS[..., None] * np.asarray(model.layers[1].kernel), abs=1e-6)
+    assert np.abs(after - before).max() > 0.01
+
+
+@WAYS
+def test_a_model_is_explained_as_it_infers(explain):
+    class Model(keras.Model):
+        """One that trains unless it is told not to."""
+
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x, training=True):
+            return 100 * self.dense(x) if training else self.dense(x)
+
+    model = Model()
+    model(np.zeros((1, 4), "float32"))
+    known = ROWS[..., None] * model.dense.get_weights()[0]
+    assert explain(model, ROWS) == pytest.approx(known, abs=1e-6)
+    trained = explain(lambda x: model(x), ROWS)  # noqa: PLW0108, the twin: nobody tells it
+    assert trained == pytest.approx(100 * known, rel=1e-4, abs=1e-4)
+
+
+@WAYS
+def test_nothing_keeps_a_model_alive(explain):
+    model = build_line()
+    explain(model, ROWS)
+    gone = weakref.ref(model)
+    held = [model]  # the twin: what a strong reference does
+    del model
+    gc.collect()
+    assert gone() is not None
+    held.clear()
+    gc.collect()
+    assert gone() is None
 
 
 # Tokens

@@ -19,6 +19,12 @@ from ._comparison import (
     measure_flip_rate,
 )
 from ._consistency import Consistency, measure_consistency
+from ._load import (
+    LoadReport,
+    count_misattributed,
+    estimate_percentile_interval,
+    measure_load,
+)
 from ._recall import Recall, measure_recall
 from ._robustness import Robustness, measure_robustness
 from ._seeds import SeedComparison, compare_over_seeds
@@ -36,6 +42,7 @@ __all__ = [
     "Comparison",
     "Consistency",
     "FlipRate",
+    "LoadReport",
     "Recall",
     "Robustness",
     "SeedComparison",
@@ -44,13 +51,16 @@ __all__ = [
     "compare_accuracy",
     "compare_over_seeds",
     "count_confusions",
+    "count_misattributed",
     "estimate_num_test_examples",
+    "estimate_percentile_interval",
     "find_worst_errors",
     "fit_temperature",
     "measure_batch_size_spread",
     "measure_calibration",
     "measure_consistency",
     "measure_flip_rate",
+    "measure_load",
     "measure_recall",
     "measure_robustness",
     "measure_slices",

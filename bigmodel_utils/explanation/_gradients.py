@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from .._checks import InputError, check_array, check_integer
+from ._compiled import compile_once
 from ._cut import CutModel
-from ._predict import build_predict_fn
+from ._predict import build_predict_fn, call_with_weights, read_weights
 from ._result import Explanation, choose_targets
 
 MAX_TARGETS = 128  # each is a backward pass, written out in the compiled program
@@ -195,9 +196,7 @@ def _prepare(
     def run(x: np.ndarray) -> np.ndarray:
         return np.asarray(keras.ops.convert_to_numpy(head(keras.ops.convert_to_tensor(x))))
 
-    predict = build_predict_fn(
-        run if isinstance(model, CutModel) or not _is_model(model) else model
-    )
+    predict = build_predict_fn(model if _is_model(model) else run)
     outputs, base = predict(vectors), predict(vectors_known).mean(axis=0)
     chosen = choose_targets(targets, num_outputs=outputs.shape[1])
     if len(chosen) > MAX_TARGETS:
@@ -205,8 +204,7 @@ def _prepare(
             "targets", f"must be at most {MAX_TARGETS} outputs", len(chosen), "name those you mean"
         )
     places = list(chosen)
-    # A token has one value: what its vector's numbers have to do with the output together.
-    accumulate = _compile(head, chosen, sums_vector=isinstance(model, CutModel))
+    accumulate = _compile(model, head, targets=chosen)
     return _Prepared(accumulate, vectors, vectors_known, outputs[:, places], base[places], chosen)
 
 
@@ -240,21 +238,36 @@ def _split(model: Any) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[An
     return lambda x: np.asarray(x, dtype=np.float32), head
 
 
-def _compile(
-    head: Callable[[Any], Any], targets: tuple[int, ...], *, sums_vector: bool
-) -> Accumulate:
+def _compile(model: Any, head: Callable[[Any], Any], *, targets: tuple[int, ...]) -> Accumulate:
     import keras
 
     backend = keras.backend.backend()
+    if backend not in ("tensorflow", "jax"):
+        raise InputError("model", "must run on TensorFlow or JAX", backend, "set `KERAS_BACKEND`")
+    build = _compile_tensorflow if backend == "tensorflow" else _compile_jax
+    if not _is_model(model):
+        # What a function closes over may be other numbers next time: it is compiled anew. A
+        # token has one value: what its vector's numbers have to do with the output together.
+        return build(head, targets, sums_vector=isinstance(model, CutModel))
     if backend == "tensorflow":
-        return _compile_tensorflow(head, targets, sums_vector=sums_vector)
-    if backend == "jax":
-        return _compile_jax(head, targets, sums_vector=sums_vector)
-    raise InputError("model", "must run on TensorFlow or JAX", backend, "set `KERAS_BACKEND`")
+        found: Accumulate = compile_once(
+            model,
+            ("gradients", targets),
+            build=lambda find_model: build(lambda x: find_model()(x, training=False), targets),
+        )
+        return found
+
+    def build_stateless(find_model: Callable[[], Any]) -> Accumulate:
+        return build(
+            lambda x, *weights: call_with_weights(find_model(), x, weights=weights), targets
+        )
+
+    call = compile_once(model, ("gradients", targets), build=build_stateless)
+    return lambda *step: call(*step, *read_weights(model))
 
 
 def _compile_tensorflow(
-    head: Callable[[Any], Any], targets: tuple[int, ...], *, sums_vector: bool
+    head: Callable[..., Any], targets: tuple[int, ...], *, sums_vector: bool = False
 ) -> Accumulate:
     import tensorflow as tf
 
@@ -279,13 +292,15 @@ def _compile_tensorflow(
 
 
 def _compile_jax(
-    head: Callable[[Any], Any], targets: tuple[int, ...], *, sums_vector: bool
+    head: Callable[..., Any], targets: tuple[int, ...], *, sums_vector: bool = False
 ) -> Accumulate:
     import jax
 
-    def accumulate(row: Any, known: Any, places: Any, weights: Any) -> tuple[Any, Any]:
+    def accumulate(
+        row: Any, known: Any, places: Any, weights: Any, *model_weights: Any
+    ) -> tuple[Any, Any]:
         points = known + places * (row - known)
-        outputs, pull = jax.vjp(head, points)
+        outputs, pull = jax.vjp(lambda x: head(x, *model_weights), points)
         seeds = jax.numpy.zeros((len(targets), *outputs.shape), dtype=outputs.dtype)
         for place, target in enumerate(targets):
             seeds = seeds.at[place, :, target].set(1)

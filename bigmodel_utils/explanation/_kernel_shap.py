@@ -112,8 +112,8 @@ def explain_with_kernel_shap(
         budget=budget,
         seed=seed,
     )
-    shape = (-1,) if isinstance(background, GroupedBackground) else rows.shape[1:]
-    shape = (len(rows), *shape, len(chosen))
+    is_grouped = isinstance(background, GroupedBackground)
+    shape = (len(rows), *((-1,) if is_grouped else rows.shape[1:]), len(chosen))
     return Explanation(
         f"KernelSHAP on {count:,} coalitions" + (" (all)" if errors is None else " in pairs"),
         values.reshape(shape),
@@ -123,6 +123,7 @@ def explain_with_kernel_shap(
         chosen,
         standard_errors=None if errors is None else errors.reshape(shape),
         diagnostics={"num_evaluations": np.full((len(rows), len(chosen)), count)},
+        groups=groups if is_grouped else None,
     )
 
 

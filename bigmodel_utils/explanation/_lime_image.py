@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -178,7 +178,8 @@ def explain_with_lime_image(
     check_varied(predictions, chosen, fix="explain another output, or use another `hide_value`")
     fit = fit_surrogates(masks, predictions, weights=weigh_masks(masks), seed=seed)
     method = f"LIME on {count:,} masks of {segments.num_segments} segments"
-    return make_explanation(method, [fit], inputs=images, outputs=predictions[0], targets=chosen)
+    found = make_explanation(method, [fit], inputs=images, outputs=predictions[0], targets=chosen)
+    return replace(found, groups=segments.labels)
 
 
 def _predict_masked(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .._checks import InputError, check_integer
+from ._compiled import compile_once
 
 PredictFn = Callable[[np.ndarray], np.ndarray]
 """Takes inputs `(num_examples, …)` and returns outputs `(num_examples, num_outputs)`."""
@@ -18,7 +19,8 @@ def build_predict_fn(model: Any, *, batch_size: int = 256) -> PredictFn:
     """Compiles a model's forward pass once, for inputs in any number.
 
     An explainer asks for thousands of predictions in many small calls. `Model.predict` builds a
-    data pipeline on each of them; this does not.
+    data pipeline on each of them; this does not. What is compiled lives as long as the model and
+    follows its weights: a second function for the same model costs nothing.
 
     Args:
         model: a built Keras model with one input and one output of shape
@@ -91,45 +93,67 @@ def _check_model(model: Any) -> None:
 def _compile(model: Any, batch_size: int) -> PredictFn:
     import keras
 
-    # A subclassed model does not say what it takes: integers stay integers there.
-    dtype = model.inputs[0].dtype if getattr(model, "inputs", None) else None
     if keras.backend.backend() == "jax":
-        return _compile_jax(model, batch_size, dtype)
+        return _compile_jax(model, batch_size)
     if keras.backend.backend() == "tensorflow":
-        return _compile_tensorflow(model, dtype)
+        return _compile_tensorflow(model)
     return lambda x: np.asarray(keras.ops.convert_to_numpy(model(x, training=False)))
 
 
-def _compile_tensorflow(model: Any, dtype: str | None) -> PredictFn:
+def _compile_tensorflow(model: Any) -> PredictFn:
     import tensorflow as tf
 
-    call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    def build(find_model: Callable[[], Any]) -> Any:
+        return tf.function(lambda x: find_model()(x, training=False), reduce_retracing=True)
 
-    def run(x: np.ndarray) -> np.ndarray:
-        return np.asarray(call(tf.convert_to_tensor(_cast(x, dtype))))
-
-    return run
+    call = compile_once(model, "predict", build=build)
+    return lambda x: np.asarray(call(tf.convert_to_tensor(_cast(x, model))))
 
 
-def _compile_jax(model: Any, batch_size: int, dtype: str | None) -> PredictFn:
+def _compile_jax(model: Any, batch_size: int) -> PredictFn:
     import jax
 
-    call = jax.jit(lambda trainable, fixed, x: model.stateless_call(trainable, fixed, x)[0])
+    def build(find_model: Callable[[], Any]) -> Any:
+        return jax.jit(lambda x, weights: call_with_weights(find_model(), x, weights=weights))
+
+    call = compile_once(model, "predict", build=build)
 
     def run(x: np.ndarray) -> np.ndarray:
         count = len(x)
         # Powers of two: at most a few programs, and a single row is not padded to a batch.
         size = min(batch_size, 1 << (count - 1).bit_length())
         padded = np.concatenate([x, np.repeat(x[-1:], size - count, axis=0)])
-        weights = [v.value for v in model.trainable_variables]
-        fixed = [v.value for v in model.non_trainable_variables]
-        return np.asarray(call(weights, fixed, _cast(padded, dtype)))[:count]
+        return np.asarray(call(_cast(padded, model), read_weights(model)))[:count]
 
     return run
 
 
-def _cast(x: np.ndarray, dtype: str | None) -> np.ndarray:
-    return np.asarray(x, dtype=dtype or ("float32" if x.dtype.kind == "f" else "int32"))
+def read_weights(model: Any) -> list[Any]:
+    """Values of all variables, as `call_with_weights` takes them."""
+    return [variable.value for variable in _list_variables(model)]
+
+
+def call_with_weights(model: Any, x: Any, *, weights: Sequence[Any]) -> Any:
+    """Outputs in inference mode with the weights as arguments, so that no program holds them.
+
+    `Model.stateless_call` leaves it to the model whether it is trained.
+    """
+    import keras
+
+    mapping = list(zip(_list_variables(model), weights, strict=True))
+    with keras.StatelessScope(state_mapping=mapping):
+        return model(x, training=False)
+
+
+def _list_variables(model: Any) -> list[Any]:
+    return [*model.trainable_variables, *model.non_trainable_variables]
+
+
+def _cast(x: np.ndarray, model: Any) -> np.ndarray:
+    # A subclassed model does not say what it takes: integers stay integers there.
+    if getattr(model, "inputs", None):
+        return np.asarray(x, dtype=model.inputs[0].dtype)
+    return np.asarray(x, dtype="float32" if x.dtype.kind == "f" else "int32")
 
 
 def _make_batches(run: Callable[[Any], Any], batch_size: int) -> Callable[[np.ndarray], Any]:

@@ -29,6 +29,8 @@ class Explanation(Report):
         standard_errors: of each value, where it was estimated from draws; else `None`.
         diagnostics: what the method says of itself, by name, each an array with one entry for
             each row and target: `r2`, `num_segments`, `completeness_error` …
+        groups: number of each feature's group, `feature_shape`, where the values are those of
+            groups that come and go together, `(num_rows, num_groups, num_targets)`.
 
     Limits:
         The values describe the model on its inputs. What the world does is another question.
@@ -43,6 +45,7 @@ class Explanation(Report):
     feature_names: tuple[str, ...] = ()
     standard_errors: np.ndarray | None = None
     diagnostics: Mapping[str, np.ndarray] = field(default_factory=dict)
+    groups: np.ndarray | None = None
 
     @property
     def additivity_errors(self) -> np.ndarray:
@@ -74,6 +77,9 @@ class Explanation(Report):
     def to_shap(self, *, target: int | None = None) -> Any:
         """Returns a `shap.Explanation` of one output, for the plots of that library.
 
+        Values of groups are painted onto their features, so that images can be drawn; what is
+        drawn then adds up to more than the output.
+
         Args:
             target: index of the output; the first explained one by default.
 
@@ -83,8 +89,9 @@ class Explanation(Report):
         """
         shap = import_shap()
         place = self.find_target(target)
+        values = self.values[..., place]
         return shap.Explanation(
-            values=self.values[..., place],
+            values=values if self.groups is None else values[:, self.groups],
             base_values=self.base_values[:, place],
             data=self.inputs,
             feature_names=list(self.feature_names) or None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from ._result import Explanation
 
 METRICS = ("signed", "absolute")
 Explain = Callable[..., Explanation]
-"""Called as `explain(model, inputs, seed=…)`."""
+"""Called as `explain(model, inputs, seed=…)`, or without the seed if it takes none."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def measure_stability(
     Args:
         model: what is explained.
         inputs: `(num_rows, …)`.
-        explain: called as `explain(model, inputs, seed=…)`.
+        explain: called as `explain(model, inputs, seed=…)`; without the seed if it takes none,
+            as gradients along a line, which are the same each time.
         num_seeds: explanations; the first is compared with each other one.
         noise: standard deviation of normal noise on the inputs, in units of each feature's own
             standard deviation over the rows; zero changes the seed alone.
@@ -140,20 +142,30 @@ def measure_stability(
     check_integer("num_seeds", num_seeds, at_least=2)
     check_real("noise", noise, at_least=0)
     x = np.asarray(inputs)
-    first = explain(model, x, seed=0)
+    first = run_explain(explain, model, inputs=x, seed=0)
     pairs = []
     for seed in range(1, num_seeds):
         moved = x
         if noise:
             draws = np.random.default_rng(seed).normal(size=x.shape)
             moved = (x + noise * x.std(axis=0) * draws).astype(x.dtype)
-        pairs.append(compare_explanations(first, explain(model, moved, seed=seed)))
+        pairs.append(
+            compare_explanations(first, run_explain(explain, model, inputs=moved, seed=seed))
+        )
     return Similarity(
         np.mean([pair.correlations for pair in pairs], axis=0),
         np.mean([pair.overlaps for pair in pairs], axis=0),
         pairs[0].metric,
         pairs[0].num_top,
     )
+
+
+def run_explain(explain: Explain, model: Any, *, inputs: np.ndarray, seed: int) -> Explanation:
+    """Explains with a seed, or without where the explainer takes none."""
+    parameters = inspect.signature(explain).parameters.values()
+    if any(each.name == "seed" or each.kind is each.VAR_KEYWORD for each in parameters):
+        return explain(model, inputs, seed=seed)
+    return explain(model, inputs)
 
 
 def randomize_weights(model: Any, *, seed: int = 0) -> Any:

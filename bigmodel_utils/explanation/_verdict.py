@@ -11,7 +11,13 @@ import numpy as np
 from .._checks import check_choice
 from .._report import render_html, render_text
 from ._faithfulness import measure_faithfulness
-from ._similarity import Explain, compare_explanations, measure_stability, randomize_weights
+from ._similarity import (
+    Explain,
+    compare_explanations,
+    measure_stability,
+    randomize_weights,
+    run_explain,
+)
 
 BOUNDS = {"stability": 0.8, "faithfulness": 0.0, "randomization": 0.5, "additivity": 0.01}
 
@@ -94,7 +100,8 @@ def check_explanation(
     Args:
         model: a Keras model that can be cloned.
         inputs: `(num_rows, …)`, eight rows or more for intervals that mean something.
-        explain: called as `explain(model, inputs, seed=…)`, with values of the inputs' shape.
+        explain: called as `explain(model, inputs, seed=…)`, or without the seed if it takes none;
+            with values of the inputs' shape.
         baselines: by name, what stands for an absent feature; name several.
         features: mask of the features in which shuffled weights are compared, of the shape of
             one row or of all; those that differ from the first baseline by default, since
@@ -120,12 +127,12 @@ def check_explanation(
         check_choice("bounds", name, tuple(BOUNDS)): value for name, value in (bounds or {}).items()
     }
     x = np.asarray(inputs)
-    explanation = explain(model, x, seed=0)
+    explanation = run_explain(explain, model, inputs=x, seed=0)
     stability = float(measure_stability(model, x, explain=explain).correlations.mean())
     lead = measure_faithfulness(model, explanation, baselines=baselines).least_lead
     if features is None:
         features = x != np.broadcast_to(next(iter(baselines.values())), x.shape)
-    shuffled = explain(randomize_weights(model), x, seed=0)
+    shuffled = run_explain(explain, randomize_weights(model), inputs=x, seed=0)
     likeness = float(
         compare_explanations(explanation, shuffled, features=features).correlations.mean()
     )

@@ -20,8 +20,9 @@ def test_sound_release_passes_and_its_evidence_holds(
     assert not standards.verify_evidence(tmp_path / "evidence", digest=digest).passed
 
 
-def find_open(monkeypatch: pytest.MonkeyPatch, name: str, function: object) -> list[str]:
-    monkeypatch.setattr(script, name, function)
+def find_open(monkeypatch: pytest.MonkeyPatch, **replaced: object) -> list[str]:
+    for name, function in replaced.items():
+        monkeypatch.setattr(script, name, function)
     return [verdict.clause_id for verdict in script.main([]).open_verdicts]
 
 
@@ -38,7 +39,7 @@ def test_copies_on_both_sides_are_caught(monkeypatch: pytest.MonkeyPatch) -> Non
         return keys, {"training": places[: len(x) // 2], "test": places[len(x) // 2 :]}
 
     monkeypatch.setattr(script, "load_data", load_copies)
-    assert {"DATA-001", "DATA-002"} <= set(find_open(monkeypatch, "split", split_by_place))
+    assert {"DATA-001", "DATA-002"} <= set(find_open(monkeypatch, split=split_by_place))
 
 
 def test_other_weights_than_those_reported_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,4 +49,4 @@ def test_other_weights_than_those_reported_are_caught(monkeypatch: pytest.Monkey
         predict = load(path)
         return lambda x: np.round(predict(x), 1)
 
-    assert "REPRO-003" in find_open(monkeypatch, "load_predictor", load_rounded)
+    assert "REPRO-003" in find_open(monkeypatch, load_predictor=load_rounded)
