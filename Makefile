@@ -12,18 +12,19 @@ BENCHMARKS := $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
+# The lock is complete; pip, left to look for more, misses `pydantic[email]` among its hashes.
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing the tested versions into .venv: minutes on a first run."
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 # Keras on JAX, with no TensorFlow to fall back on: the proof that the library does not need it.
 $(READY_JAX): tests/requirements-jax.txt $(READY)
 	test -x .venv-jax/bin/python || $(PYTHON) -m venv .venv-jax
-	.venv-jax/bin/python -m pip install --quiet --require-hashes -r $<
+	.venv-jax/bin/python -m pip install --quiet --no-deps --require-hashes -r $<
 	@touch $@
 
 book: $(READY) ## render the site to _build/html from the stored outputs
