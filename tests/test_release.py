@@ -249,7 +249,7 @@ def test_must_cannot_be_waived_where_it_is_critical():
 @pytest.mark.parametrize(
     ("measurements", "arguments", "message"),
     [
-        ({"recal": 0.9}, {}, "`measurements` must be one of .*recall"),
+        ({"recalled": 0.9}, {}, "`measurements` must be one of .*recall"),
         ({"recall": "high"}, {}, "`measurements` must hold numbers. Received: recall: 'high'"),
         ({"recall": True}, {}, "`measurements` must hold numbers"),
         ({"recall": None}, {}, "`measurements` must hold numbers"),
