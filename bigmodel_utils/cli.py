@@ -121,7 +121,8 @@ def _audit_model(
     """
     from dataclasses import replace
 
-    from .audit import Declaration, audit_model, load_declaration, write_audit_evidence
+    with _mute_native_messages():
+        from .audit import Declaration, audit_model, load_declaration, write_audit_evidence
 
     declared = load_declaration(declaration) if declaration else Declaration()
     declared = replace(declared, subjects=(*declared.subjects, *(subjects or ())))
@@ -223,7 +224,7 @@ def _build_console() -> Any:
 
 @contextmanager
 def _mute_native_messages() -> Iterator[None]:
-    """Drops what a backend's native code writes to stderr while it looks for devices.
+    """Drops what a backend's native code writes to stderr while it starts.
 
     On a machine without a GPU it reads like a failure, and the report says it better. The
     file descriptor is redirected since the messages do not pass through `sys.stderr`.
