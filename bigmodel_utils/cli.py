@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0, 2 if the arguments cannot be used, or 1 if `audit` lets a model not
-        pass or `recipe diff` has found something to take over.
+        pass, `reproduce` finds a check that does not hold, or `recipe diff` has found
+        something to take over.
 
     Example:
         >>> main(["recipe", "list"])  # doctest: +ELLIPSIS
@@ -142,6 +143,33 @@ def _audit_model(
         )
         print(f"\n{bundle}")  # noqa: T201
     return audit.report.exit_status
+
+
+@app.command("reproduce")
+def _reproduce_page(
+    page: Annotated[str, typer.Argument(metavar="PAGE", help="Such as chapters/04_code/training.")],
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Where the comparison goes.")
+    ] = None,
+) -> int:
+    """Run a page of the book here, and compare what its checks see with its record.
+
+    Ends with 1 if a check does not hold. Wants a checkout of the book as working directory.
+    """
+    import subprocess
+    from pathlib import Path
+
+    from ._checks import InputError
+
+    if not Path("tools", "reproduce.py").is_file():
+        raise InputError(
+            "the working directory",
+            "must be a checkout of the book",
+            Path.cwd(),
+            "clone the book, `make book`, and ask again from its root",
+        )
+    words = [sys.executable, "-m", "tools.reproduce", page, *(["--out", out] if out else [])]
+    return subprocess.run(words, check=False).returncode
 
 
 @recipes.command("list")

@@ -265,3 +265,9 @@ def test_recipe_diff_of_no_copy(tmp_path, capsys):
     assert main(["recipe", "diff", name, str(tmp_path)]) == USER_ERROR
     assert main(["recipe", "diff", "nosuch", str(tmp_path)]) == USER_ERROR
     assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_reproduce_wants_a_checkout(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", "chapters/04_code/training"]) == USER_ERROR
+    assert "must be a checkout of the book" in capsys.readouterr().err

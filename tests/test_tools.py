@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from rich.console import Console
 
 from bigmodel_utils._checks import InputError
-from tools import bands, execute, mutants, notebook_rules, notebooks, run_tests
+from tools import bands, execute, mutants, notebook_rules, notebooks, reproduce, run_tests
 from tools.notebooks import PageFailedError
 
 REPOSITORY = notebooks.ROOT
@@ -115,6 +115,10 @@ def test_page_from_source_to_gate(page, capsys):
     assert set(record["machine"]) == {"cpu", "cores", "memory_bytes", "python", "platform"}
     recorded = json.loads(page.with_suffix(".bands.json").read_text())
     assert recorded["made"]["seeds"] == [100, 200]
+    assert reproduce.main([NAME, "--out", str(page.with_name("here.json"))]) == 0
+    here = json.loads(page.with_name("here.json").read_text())
+    assert {check["place"] for check in here["checks"]} <= {"inside", "equal"}
+    assert here["source_sha256"] == record["source_sha256"]
     spread = recorded["checks"]["the draws reach far"]
     assert spread["at_least"] == 0.2
     assert len(set(spread["values"])) == 2, "the seeds must reach the page"
@@ -225,6 +229,44 @@ def test_bands_keep_constant_bounds_once_and_others_per_run():
     gathered = bands.gather_checks(runs)
     assert gathered["it holds"] == {"values": [3, 4], "at_least": 1}
     assert gathered["second"] == {"values": [5, 6], "at_most": [9, 8]}
+
+
+SEEN = [
+    {"claim": "between the seeds", "value": 2.5},
+    {"claim": "at the edge, but for rounding", "value": 3.0 + 1e-7},
+    {"claim": "beyond", "value": 3.1},
+    {"claim": "the same words", "value": ["a"]},
+    {"claim": "other words", "value": ["b"]},
+    {"claim": "no number here", "value": float("nan")},
+    {"claim": "new", "value": 1},
+]
+RECORDED = {
+    "between the seeds": {"values": [1, 3]},
+    "at the edge, but for rounding": {"values": [1.0, 3.0]},
+    "beyond": {"values": [1.0, 2.0]},
+    "the same words": {"values": [["a"], ["a"]]},
+    "other words": {"values": [["a"], ["a"]]},
+    "no number here": {"values": [1.0, 2.0]},
+}
+
+
+def test_values_are_placed_in_their_bands():
+    placed = reproduce.compare_checks(SEEN, RECORDED, {})
+    assert [check["place"] for check in placed] == [
+        *("inside", "inside", "outside", "equal", "different", "different", "not recorded")
+    ]
+
+
+def test_the_run_that_the_book_shows_is_part_of_the_band():
+    (placed,) = reproduce.compare_checks(SEEN[2:3], RECORDED, {"beyond": 3.1})
+    assert (placed["place"], placed["low"], placed["high"]) == ("inside", 1.0, 3.1)
+
+
+def test_summary_names_what_lies_elsewhere():
+    checks = reproduce.compare_checks(SEEN, RECORDED, {})
+    summary = reproduce.write_summary({"page": "p", "failure": None, "checks": checks})
+    assert "outside: beyond, 3.1 for 1 to 2" in summary
+    assert summary.endswith("p holds here: 7 checks, 3 as recorded")
 
 
 def test_bands_refuse_ambiguous_checks():
