@@ -121,8 +121,13 @@ class CrosswalkDirective(_MarkdownDirective):
             for mapping in clause.mappings:
                 answers.setdefault(mapping, []).append(f"{{clause}}`{clause.id}`")
         yield from ("| Asked for by | maps to |", "|---|---|")
-        for mapping in sorted(answers):
+        # Numbers in the order of numbers: 2.5 before 2.11.
+        for mapping in sorted(answers, key=lambda name: re.sub(r"\d+", _pad, name)):
             yield f"| {mapping} | {', '.join(answers[mapping])} |"
+
+
+def _pad(number: re.Match[str]) -> str:
+    return number[0].zfill(4)
 
 
 class PlantedFaultsDirective(_MarkdownDirective):
@@ -137,7 +142,7 @@ class PlantedFaultsDirective(_MarkdownDirective):
         )
         for row in json.loads(FAULTS.read_text(encoding="utf-8")):
             without, with_it = (
-                "not measured" if row[case] is None else f"{row[case]:.2g}"
+                "not measured" if row[case] is None else f"{row[case]:.3g}"
                 for case in ("clean", "faulty")
             )
             yield (
