@@ -53,6 +53,21 @@ def test_agreement_is_with_the_first_model(table):
     assert min(row.agreement.mean_difference for row in other) > 1e-2
 
 
+def test_ranges_come_from_the_calibration_where_it_is_given():
+    """Ranges of inputs a hundredth as large cut off what the examples reach."""
+
+    def find_errors(calibration):
+        found = measure_runtimes(
+            build(), EXAMPLES, precisions=("static_int8",), num_rounds=2, calibration=calibration
+        )
+        rows = [row for row in found.rows if row.precision == "static_int8"]
+        return np.array([row.agreement.mean_difference for row in rows])
+
+    alike, cut_off = find_errors(EXAMPLES[:4]), find_errors(EXAMPLES / 100)
+    assert len(alike) == 2
+    assert (cut_off > 5 * alike).all()
+
+
 def test_integers_are_smaller(table):
     rows = [row for row in table.rows if (row.model, row.runtime) == ("whole", "LiteRT")]
     sizes = {row.precision: row.file_bytes for row in rows}

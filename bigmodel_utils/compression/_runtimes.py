@@ -32,17 +32,20 @@ def measure_runtimes(
     precisions: tuple[str, ...] = ("float32", "int8", "static_int8"),
     batch_sizes: tuple[int, ...] = (1,),
     num_rounds: int = 50,
+    calibration: Any | None = None,
 ) -> RuntimeTable:
     """Runs models in every runtime that is here, in turns, and names the fastest.
 
     Args:
         models: a Keras model, or names to models that do the same task; the first is what all
             are compared with.
-        examples: inputs of shape `(num_examples, …)`: they set static ranges, the first 64
-            are compared, and the first of them timed.
+        examples: inputs of shape `(num_examples, …)`: the first 64 are compared, and the first
+            of them timed.
         precisions: which of `export_onnx`'s and `export_litert`'s to try, where each has them.
         batch_sizes: examples per call.
         num_rounds: calls of each variant that are timed, in turns.
+        calibration: inputs that set static ranges; the examples if left out, which then are
+            judged by a file that was fitted to them.
 
     Returns:
         One row for each model, runtime, precision and batch size. What is not installed, not
@@ -64,13 +67,14 @@ def measure_runtimes(
     for batch_size in batch_sizes:
         check_integer("batch_sizes", batch_size, at_least=1)
     inputs = check_examples(examples)
+    ranges = inputs if calibration is None else check_examples(calibration)
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
     if not named:
         raise InputError("models", "must name at least one model", "{}", "pass {name: model}")
     num_threads = _set_one_thread()
     rows: list[RuntimeRow] = []
     with tempfile.TemporaryDirectory() as folder:
-        made = dict(_make_variants(named, inputs, precisions, Path(folder)))
+        made = dict(_make_variants(named, ranges, precisions, Path(folder)))
         expected = predict(next(iter(named.values())), inputs[:NUM_COMPARED])
         for batch_size in batch_sizes:
             rows += _measure_batches(
