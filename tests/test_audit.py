@@ -171,20 +171,43 @@ def test_planted_fault_is_caught_by_its_clause(folder, clean, tmp_path, metric):
 
 
 @pytest.mark.slow
-def test_broken_weights_are_counted(folder, tmp_path):
+def test_copies_of_another_type_are_copies(folder, tmp_path):
+    with np.load(folder / "data.npz") as stored:
+        arrays = dict(stored)
+    leaked = FAULTS["leaked_share"](arrays)
+    leaked["x_training"] = leaked["x_training"].astype("float64")
+    np.savez(tmp_path / "data.npz", **leaked)
+    (tmp_path / "model.onnx").hardlink_to(folder / "model.onnx")
+    assert find(run(tmp_path, subjects=()), "leaked_share").judged == 1
+
+
+@pytest.mark.slow
+def test_stated_predictions_of_another_shape_are_named(folder, tmp_path):
+    """A number for each example, not for each class, would be spread over the classes."""
+    with np.load(folder / "data.npz") as stored:
+        arrays = dict(stored)
+    arrays["predictions_test"] = arrays["predictions_test"].max(axis=1, keepdims=True)
+    np.savez(tmp_path / "data.npz", **arrays)
+    (tmp_path / "model.onnx").hardlink_to(folder / "model.onnx")
+    with pytest.raises(ValueError, match="`predictions_test` must have shape"):
+        run(tmp_path, subjects=())
+
+
+@pytest.mark.slow
+def test_answers_that_are_not_finite_are_a_verdict_and_no_error(folder, tmp_path):
     import keras
 
     model = keras.saving.load_model(folder / "model.keras", compile=False)
-    kernel = model.layers[-1].kernel
-    kernel.assign(np.where(np.arange(10) == 3, np.nan, keras.ops.convert_to_numpy(kernel)))
+    kernel = keras.ops.convert_to_numpy(model.layers[-1].kernel)
+    model.layers[-1].kernel.assign(np.where(np.arange(10) == 3, np.nan, kernel))
     model.save(tmp_path / "model.keras")
-    with pytest.raises(ValueError, match="must be finite"):  # NaN is no probability
-        audit_model(
-            tmp_path / "model.keras",
-            folder / "data.npz",
-            level="development",
-            declaration=Declaration(("classifier", "network")),
-        )
+    (tmp_path / "data.npz").hardlink_to(folder / "data.npz")
+    result = run(tmp_path, "model.keras", subjects=("classifier", "network"))
+    assert find(result, "num_nonfinite_weights").judged == len(kernel)
+    for metric in ("interval_half_width", "release_difference", "calibration_excess"):
+        assert find(result, metric).status == "not finite"
+    assert find(result, "leaked_share").status == "passed"
+    assert result.report.exit_status == 1
 
 
 @pytest.mark.parametrize(("code", "stale"), [(b"hello", 0), (b"hallo", 1), (None, 1)])

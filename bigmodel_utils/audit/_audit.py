@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import InputError
 from ..standards import (
     EvidenceBundle,
     ReleaseReport,
@@ -18,8 +20,8 @@ from ..standards import (
 )
 from ._arrays import load_arrays
 from ._declaration import Declaration
-from ._measures import Measure, list_measures
-from ._model import AuditedModel, load_audited_model
+from ._measures import Case, Measure, list_measures
+from ._model import load_audited_model
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def audit_model(
 
     Returns:
         The audit. What needs an array that is not there is left out, and the gate finds it
-        missing unless it was declared.
+        missing unless it was declared. Where the model's answers are not finite, neither is
+        what rests on them.
 
     Raises:
         InputError: if a file cannot be used, an array does not fit, or a name is unknown.
@@ -94,8 +97,7 @@ def audit_model(
         subjects=declaration.subjects,
         waivers=declaration.waivers,
     )
-    arrays = load_arrays(data)
-    audited = load_audited_model(model)
+    case = Case(arrays=load_arrays(data), model=load_audited_model(model))
     measurements = dict(declaration.measurements)
     measured, left_out = [], {}
     if declaration.hashes:
@@ -103,13 +105,13 @@ def audit_model(
         measurements["stale_parts"] = len(stale)
         measured.append("stale_parts")
     for measure in list_measures(declaration.subjects):
-        lacking = _find_lacking(measure, audited, arrays)
+        lacking = _find_lacking(measure, case)
         if lacking:
             if measure.metric not in measurements:
                 left_out[measure.metric] = f"it needs {lacking}"
             continue
         progress(measure.metric)
-        measurements[measure.metric] = measure.find(audited, arrays)
+        measurements[measure.metric] = _find(measure, case)
         measured.append(measure.metric)
     report = check_release(
         measurements, level, subjects=declaration.subjects, waivers=declaration.waivers
@@ -162,8 +164,18 @@ def write_audit_evidence(
     )
 
 
-def _find_lacking(measure: Measure, audited: AuditedModel, arrays: Mapping[str, np.ndarray]) -> str:
-    lacking = [name for name in measure.needs if name != "keras" and name not in arrays]
-    if "keras" in measure.needs and audited.keras_model is None:
+def _find(measure: Measure, case: Case) -> Any:
+    try:
+        return measure.find(case)
+    except InputError:
+        # Answers that nothing can be measured of are a fault of the model, not of the input.
+        if np.isfinite(case.outputs).all():
+            raise
+        return math.nan
+
+
+def _find_lacking(measure: Measure, case: Case) -> str:
+    lacking = [name for name in measure.needs if name != "keras" and name not in case.arrays]
+    if "keras" in measure.needs and case.model.keras_model is None:
         lacking.append("a Keras file")
     return " and ".join(lacking)

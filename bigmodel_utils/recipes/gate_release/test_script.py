@@ -50,3 +50,21 @@ def test_other_weights_than_those_reported_are_caught(monkeypatch: pytest.Monkey
         return lambda x: np.round(predict(x), 1)
 
     assert "REPRO-003" in find_open(monkeypatch, load_predictor=load_rounded)
+
+
+def test_weights_of_other_code_or_data_are_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = script.load_data()
+    weights = tmp_path / "weights.npz"
+    script.save(script.train(x, y), weights)
+    assert script.count_stale_parts(weights) == 0
+    other = tmp_path / script.find_code().name
+    other.write_text("other code")
+    monkeypatch.setattr(script, "find_code", lambda: other)
+    monkeypatch.setattr(script, "load_data", lambda: (x[1:], y[1:]))
+    assert script.count_stale_parts(weights) == 2
+
+
+def test_stale_parts_hold_a_release_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_open(monkeypatch, count_stale_parts=lambda _: 1) == ["REPRO-002"]
